@@ -1,0 +1,248 @@
+//! What a guest was told of an inode, held against what is true now.
+//!
+//! Stock guests cannot be told anything: what they may keep is decided when they ask to open. A [`Record`] remembers
+//! what the guest knows and what it may have cached; held against the host's present state, that says what an open is
+//! granted. It is pure: whoever asks has looked at the host, and says when.
+
+use std::hash::BuildHasher;
+
+use fuse_abi::Timestamp;
+use hashbrown::DefaultHashBuilder;
+
+/// A state of an inode, reduced to what tells two states apart: equal prints are equal states, but for one chance in
+/// 2^64 that nobody can aim for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Print {
+    content: u64,
+    status: u64,
+}
+
+/// Makes prints, with a seed of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Printer(DefaultHashBuilder);
+
+impl Printer {
+    /// The print of a file: what a change of its content moves, and what a change of anything moves.
+    #[must_use]
+    pub fn file(&self, size: u64, mtime: Timestamp, ctime: Timestamp) -> Print {
+        Print { content: self.0.hash_one((size, mtime)), status: self.0.hash_one(ctime) }
+    }
+
+    /// The print of a directory: its times, and how often it was changed through here.
+    #[must_use]
+    pub fn directory(&self, generation: u64, mtime: Timestamp, ctime: Timestamp) -> Print {
+        Print { content: self.0.hash_one((generation, mtime)), status: self.0.hash_one(ctime) }
+    }
+}
+
+/// What an observer saw of the host just now.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// The state.
+    pub print: Print,
+    /// Whether its timestamps are old enough that any later change is certain to move them.
+    pub settled: bool,
+    /// Whether every name by which the guest knows the inode still leads to it.
+    pub leads_here: bool,
+}
+
+/// What one guest knows of one inode.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// The attributes it was last told.
+    told: Option<Print>,
+    /// The state since which all it has cached of the content was read.
+    cached: Option<Print>,
+    /// The guest made a change that moves the time of change alone: a name more or less, an extended attribute.
+    own_status: bool,
+    /// It changes while it is opened: attributes of it are not worth keeping.
+    hot: bool,
+}
+
+impl Record {
+    /// A reply carries attributes.
+    pub fn told(&mut self, print: Print) {
+        if self.told != Some(print) {
+            self.told = Some(print);
+            self.hot = false;
+        }
+        self.own_status = false;
+    }
+
+    /// The guest changed a name or an attribute that only the time of change shows.
+    pub fn changed_status(&mut self) {
+        self.own_status = true;
+    }
+
+    /// The guest changed the content: what it has cached is no state of the host's any more.
+    pub fn changed_content(&mut self) {
+        self.cached = None;
+    }
+
+    /// A writer of the guest has closed: as close-to-open file systems do, what is there now is taken for its work.
+    pub fn written(&mut self, print: Print) {
+        self.told = Some(print);
+        self.own_status = false;
+    }
+
+    /// A writer has gone without saying when it was done: the next open looks again.
+    pub fn doubt(&mut self) {
+        self.told = Some(Print { content: 0, status: 0 });
+        self.own_status = false;
+        self.cached = None;
+    }
+
+    /// Whether attributes are to be asked for each time they are needed.
+    #[must_use]
+    pub const fn is_hot(&self) -> bool {
+        self.hot
+    }
+
+    /// Whether a file that is opened is not what the guest believes: it is to look again before it is granted.
+    #[must_use]
+    pub fn is_doubtful(&self, seen: &Seen) -> bool {
+        !seen.leads_here || self.is_news(seen.print)
+    }
+
+    /// A file is opened. Gives back whether what the guest has cached of it is still true.
+    pub fn grant_open(&mut self, seen: &Seen) -> bool {
+        // Granted although the guest does not know the present state: it changes faster than the guest can look.
+        self.hot = self.is_doubtful(seen);
+        let keep = !self.hot && self.cached == Some(seen.print);
+        self.cached = seen.settled.then_some(seen.print);
+        keep
+    }
+
+    /// A directory is opened. The guest's own changes show in the state as the host's do, so a new state is no reason to
+    /// look again: the listing that was cached is dropped.
+    pub fn grant_opendir(&mut self, seen: &Seen) -> bool {
+        let keep = seen.leads_here && self.cached == Some(seen.print);
+        self.cached = seen.settled.then_some(seen.print);
+        keep
+    }
+
+    /// Whether the guest believes otherwise than `print` says, and not by its own doing.
+    fn is_news(&self, print: Print) -> bool {
+        let Some(told) = self.told else { return false };
+        if self.own_status { told.content != print.content } else { told != print }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(content: u64, status: u64) -> Seen {
+        Seen { print: Print { content, status }, settled: true, leads_here: true }
+    }
+
+    fn told(content: u64, status: u64) -> Record {
+        let mut record = Record::default();
+        record.told(Print { content, status });
+        record
+    }
+
+    /// What an open is answered with, when the guest looks again if it is asked to.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Open {
+        Refresh,
+        Keep,
+        Drop,
+    }
+    use Open::{Drop, Keep, Refresh};
+
+    fn open(record: &mut Record, seen: Seen) -> Open {
+        if record.is_doubtful(&seen) {
+            return Refresh;
+        }
+        if record.grant_open(&seen) { Keep } else { Drop }
+    }
+
+    #[test]
+    fn a_file_that_did_not_change_keeps_its_cache_from_the_second_open_on() {
+        let mut record = told(1, 1);
+        assert_eq!([(); 3].map(|()| open(&mut record, at(1, 1))), [Drop, Keep, Keep]);
+    }
+
+    #[test]
+    fn a_change_on_the_host_is_shown_by_looking_again_once_and_drops_the_cache() {
+        let mut record = told(1, 1);
+        open(&mut record, at(1, 1));
+        assert_eq!(open(&mut record, at(2, 2)), Refresh);
+        record.told(at(2, 2).print);
+        assert_eq!([(); 2].map(|()| open(&mut record, at(2, 2))), [Drop, Keep]);
+    }
+
+    #[test]
+    fn content_changed_under_an_unchanged_size_and_modification_time_is_noticed() {
+        let mut record = told(1, 1);
+        open(&mut record, at(1, 1));
+        assert_eq!(open(&mut record, at(1, 2)), Refresh);
+    }
+
+    #[test]
+    fn attributes_learned_in_between_spare_the_second_look_but_not_the_cache() {
+        let mut record = told(1, 1);
+        open(&mut record, at(1, 1));
+        record.told(at(2, 2).print);
+        assert_eq!(open(&mut record, at(2, 2)), Drop);
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_looked_up_again() {
+        let mut record = told(1, 1);
+        assert_eq!(open(&mut record, Seen { leads_here: false, ..at(1, 1) }), Refresh);
+    }
+
+    #[test]
+    fn a_file_that_changes_faster_than_the_guest_can_look_is_granted_and_asked_about_each_time() {
+        let mut record = told(1, 1);
+        assert!(!record.grant_open(&at(3, 3)));
+        assert!(record.is_hot());
+        record.told(at(3, 3).print);
+        assert!(!record.is_hot());
+    }
+
+    #[test]
+    fn a_timestamp_too_young_to_prove_anything_keeps_no_cache() {
+        let mut record = told(1, 1);
+        let young = Seen { settled: false, ..at(1, 1) };
+        assert_eq!([(); 2].map(|()| open(&mut record, young)), [Drop, Drop]);
+        assert_eq!([(); 2].map(|()| open(&mut record, at(1, 1))), [Drop, Keep]);
+    }
+
+    #[test]
+    fn what_the_guest_wrote_is_no_news_to_it_after_its_flush_and_what_came_later_is() {
+        let mut record = told(1, 1);
+        open(&mut record, at(1, 1));
+        record.changed_content();
+        record.written(at(3, 3).print);
+        assert_eq!([(); 2].map(|()| open(&mut record, at(3, 3))), [Drop, Keep]);
+        assert_eq!(open(&mut record, at(4, 4)), Refresh);
+    }
+
+    #[test]
+    fn a_writer_that_never_flushed_makes_the_next_open_look_again() {
+        let mut record = told(1, 1);
+        record.changed_content();
+        record.doubt();
+        assert_eq!(open(&mut record, at(1, 1)), Refresh);
+    }
+
+    #[test]
+    fn a_name_more_is_no_news_but_new_content_is_and_neither_keeps_the_cache() {
+        let mut record = told(1, 1);
+        open(&mut record, at(1, 1));
+        record.changed_status();
+        assert_eq!(open(&mut record, at(1, 2)), Drop);
+        assert_eq!(open(&mut record, at(2, 3)), Refresh);
+    }
+
+    #[test]
+    fn a_directory_that_changed_is_granted_without_its_cached_listing() {
+        let mut record = Record::default();
+        assert_eq!([(); 2].map(|()| record.grant_opendir(&at(1, 1))), [false, true]);
+        assert_eq!([(); 2].map(|()| record.grant_opendir(&at(2, 2))), [false, true]);
+        assert!(!record.grant_opendir(&Seen { leads_here: false, ..at(2, 2) }));
+    }
+}

@@ -1,0 +1,50 @@
+//! What the command line says of the file system, as the file system takes it.
+
+use super::{error::Error, limits::DescriptorBudget, options::FileSystemOptions};
+use crate::passthrough::{config::Config, idmap::IdMap, xattr_map::XattrMap};
+
+impl FileSystemOptions {
+    /// The file system's own options. `contained` says that the process sees nothing but the share.
+    ///
+    /// # Errors
+    /// A usage error for rules that do not parse.
+    pub fn config(&self, descriptors: DescriptorBudget, contained: bool) -> Result<Config, Error> {
+        let xattr_map = match &self.xattrmap {
+            Some(rules) => XattrMap::parse(rules).map_err(|error| usage("xattrmap", &error))?,
+            None => XattrMap::default(),
+        };
+        let id_map = |name: &str, rules: &[String]| {
+            IdMap::parse(rules.iter().map(String::as_str)).map_err(|error| usage(name, &error))
+        };
+        let mut config = Config {
+            xattr: self.xattr(),
+            posix_acl: self.posix_acl,
+            xattr_map,
+            read_only: self.readonly,
+            writeback: self.writeback,
+            allow_direct_io: self.allow_direct_io,
+            allow_mmap: self.allow_mmap,
+            readdirplus: self.readdirplus(),
+            uid_map: id_map("translate-uid", &self.translate_uid)?,
+            gid_map: id_map("translate-gid", &self.translate_gid)?,
+            security_label: self.security_label,
+            killpriv_v2: self.drops_privileges(),
+            preserve_noatime: self.preserve_noatime,
+            cache: self.cache,
+            entry_timeout: self.entry_timeout,
+            attr_timeout: self.attr_timeout,
+            dir_stream: self.dir_stream,
+            announce_submounts: self.announces_submounts(),
+            inode_file_handles: self.inode_file_handles,
+            contained,
+            ..Config::default()
+        };
+        config.share_descriptors(usize::try_from(descriptors.guest).unwrap_or(usize::MAX));
+        config.check().map_err(|error| Error::Usage(error.to_string()))?;
+        Ok(config)
+    }
+}
+
+fn usage(option: &str, error: &dyn std::error::Error) -> Error {
+    Error::Usage(format!("--{option}: {error}"))
+}

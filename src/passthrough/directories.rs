@@ -1,0 +1,143 @@
+//! Open directories and their listings.
+
+use std::{
+    ops::ControlFlow,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, atomic::Ordering},
+};
+
+use fuse_abi::{EntryOut, Errno, OpenOut, OpenOutFlags};
+
+use super::{Passthrough, inodes::Inode};
+use crate::{
+    coherence::walks::Asked,
+    directory::{self, DirStream, Entry, StreamKind},
+    host::{self, Kind, OpenMode, Storage},
+    protocol::{Context, DirectoryReply, HandleId, Name, NodeId, ReadDirArgs, Result},
+};
+
+/// A directory that a guest has open.
+pub(super) struct OpenDirectory {
+    pub(super) inode: Arc<Inode>,
+    pub(super) stream: Box<dyn DirStream>,
+}
+
+impl Passthrough {
+    /// The open directory of that handle, if it is one of that inode's.
+    pub(super) fn directory(&self, node: NodeId, handle: HandleId) -> host::Result<Arc<OpenDirectory>> {
+        self.directories.get(handle).and_then(|dir| if dir.inode.id == node { Ok(dir) } else { Err(Errno::EBADF) })
+    }
+
+    pub(super) fn open_directory(&self, cx: &Context, node: NodeId) -> Result<OpenOut> {
+        let inode = self.inodes.get(node)?;
+        if inode.kind != Kind::Directory {
+            return Err(Errno::ENOTDIR.into());
+        }
+        let permit = self.directories.permit()?;
+        let granted = self.judge_opendir(cx, &inode)?;
+        let shared = Arc::clone(inode.directory());
+        let before = shared.generation().read();
+        let fd = self.freely(cx, || self.open_inode(&inode, OpenMode::RDONLY | OpenMode::DIRECTORY))?;
+        let stream = directory::open(self.stream_kind(&inode, fd.as_fd()), fd, shared, before);
+        inode.handles.fetch_add(1, Ordering::Relaxed);
+        let handle = self.directories.insert(Arc::new(OpenDirectory { inode, stream }), permit);
+        Ok(OpenOut { fh: handle.0, open_flags: granted.bits(), ..OpenOut::default() })
+    }
+
+    /// What an OPENDIR is granted: decided by the cache mode alone, or for a coherent guest by what it knows.
+    fn judge_opendir(&self, cx: &Context, inode: &Inode) -> Result<OpenOutFlags> {
+        if inode.known.is_none() {
+            return Ok(self.grants.directory);
+        }
+        let (_, seen) = self.look(inode)?;
+        self.judge_path(cx, Asked::Open, inode, seen.leads_here)?;
+        let keep = inode.known().is_some_and(|mut known| known.record.grant_opendir(&seen));
+        if !self.is_proven(inode) {
+            return Ok(self.grants.directory - OpenOutFlags::CACHE_DIR);
+        }
+        let keep = if keep { OpenOutFlags::KEEP_CACHE } else { OpenOutFlags::empty() };
+        Ok(self.grants.directory | keep)
+    }
+
+    fn stream_kind(&self, inode: &Inode, fd: BorrowedFd<'_>) -> StreamKind {
+        let kind = self.config.dir_stream;
+        kind.unwrap_or_else(|| match self.mounts.storage(&inode.identity, fd) {
+            Storage::Memory => StreamKind::Snapshot,
+            Storage::Disk | Storage::Remote => StreamKind::default(),
+        })
+    }
+
+    pub(super) fn list(&self, node: NodeId, args: &ReadDirArgs, reply: &mut DirectoryReply<'_, '_>) -> Result<()> {
+        let dir = self.directory(node, args.handle)?;
+        let read = dir.stream.read(args.offset, &mut |entry| {
+            keep_going(reply.push(self.shown_ino(&dir.inode, entry), entry.next, entry.kind, entry.name))
+        });
+        Ok(read?)
+    }
+
+    pub(super) fn list_plus(
+        &self,
+        cx: &Context,
+        node: NodeId,
+        args: &ReadDirArgs,
+        reply: &mut DirectoryReply<'_, '_>,
+    ) -> Result<()> {
+        let dir = self.directory(node, args.handle)?;
+        let read = dir.stream.read(args.offset, &mut |entry| {
+            // Asked first: a lookup that does not fit would have to be undone.
+            if !reply.has_room_plus(entry.name) {
+                return ControlFlow::Break(());
+            }
+            let node = self.entry_of(cx, &dir.inode, entry);
+            let ino = self.shown_ino(&dir.inode, entry);
+            let pushed = reply.push_plus(&node, ino, entry.next, entry.kind, entry.name);
+            if !pushed && node.nodeid != 0 {
+                self.forget_inode(NodeId(node.nodeid), 1);
+            }
+            keep_going(pushed)
+        });
+        Ok(read?)
+    }
+
+    /// The lookup that goes with an entry. A child that has vanished, or cannot be looked up, goes without: the client
+    /// then asks for it by name. Dots never carry a reference.
+    fn entry_of(&self, cx: &Context, dir: &Inode, entry: &Entry<'_>) -> EntryOut {
+        let mut terminated = [0; crate::protocol::NAME_MAX + 1];
+        let name = terminated
+            .get_mut(..entry.name.len())
+            .map(|room| room.copy_from_slice(entry.name))
+            .and_then(|()| std::ffi::CStr::from_bytes_until_nul(&terminated).ok())
+            .and_then(|name| Name::new(name).ok());
+        let Some(name) = name else { return EntryOut::default() };
+        match self.freely(cx, || self.find_child(dir, name)) {
+            Ok((inode, found)) => self.entry(cx, dir, &inode, &found),
+            Err(_) => EntryOut::default(),
+        }
+    }
+
+    /// What lies above the share is none of the guest's business.
+    fn shown_ino(&self, dir: &Inode, entry: &Entry<'_>) -> u64 {
+        if entry.name == b".." && dir.id == NodeId::ROOT { dir.identity.ino } else { entry.ino }
+    }
+
+    pub(super) fn release_directory(&self, node: NodeId, handle: HandleId) -> Result<()> {
+        self.directories.remove(handle, |dir| dir.inode.id == node)?;
+        Ok(())
+    }
+
+    pub(super) fn sync_directory(&self, cx: &Context, node: NodeId, handle: HandleId, data_only: bool) -> Result<()> {
+        let dir = self.directory(node, handle)?;
+        cx.leave_to_block()?;
+        Ok(host::sync_file(dir.stream.descriptor().as_fd(), data_only)?)
+    }
+}
+
+impl Drop for OpenDirectory {
+    fn drop(&mut self) {
+        self.inode.handles.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+const fn keep_going(taken: bool) -> ControlFlow<()> {
+    if taken { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}

@@ -1,0 +1,365 @@
+//! Open files: opening, reading, writing, and what else is done through a handle.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use fuse_abi::{Errno, OpenOut, OpenOutFlags};
+
+use super::{Passthrough, inodes::Inode};
+use crate::{
+    coherence::{policy::CacheMode, walks::Asked},
+    host::{self, Kind, OpenMode, Permit, Seek, Storage},
+    protocol::{
+        Access, Body, Context, CopyRange, Failure, HandleId, Ioctl, IoctlData, NodeId, OpenFlags, Payload, ReadArgs,
+        Result, Whence, WriteArgs,
+    },
+};
+
+/// A read that stops short at a multiple of this may have met a page that is not in memory; elsewhere only the end of
+/// the file stops it.
+const PAGE: u64 = 4096;
+
+/// A file that a guest has open.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) inode: Arc<Inode>,
+    pub(super) writable: bool,
+    /// Written to since the last FLUSH.
+    dirty: AtomicBool,
+    appends: bool,
+    /// Its reads and writes wait for the storage by intent: O_DIRECT, O_SYNC and O_DSYNC.
+    direct: bool,
+    synchronous: bool,
+    storage: Storage,
+    /// Whether to ask which reads would wait. Not in memory, where none do and tmpfs does not know; and cleared when
+    /// another file system turns out not to know.
+    tells_cached: AtomicBool,
+}
+
+impl Passthrough {
+    /// The open file of that handle, if it is one of that inode's.
+    pub(super) fn file(&self, node: NodeId, handle: HandleId) -> host::Result<Arc<OpenFile>> {
+        self.files.get(handle).and_then(|file| if file.inode.id == node { Ok(file) } else { Err(Errno::EBADF) })
+    }
+
+    pub(super) fn open_file(
+        &self,
+        cx: &Context,
+        node: NodeId,
+        flags: OpenFlags,
+        kill_suidgid: bool,
+    ) -> Result<OpenOut> {
+        let inode = self.inodes.get(node)?;
+        if inode.kind == Kind::Directory {
+            return Err(Errno::EISDIR.into());
+        }
+        let permit = self.files.permit()?;
+        let granted = self.judge_open(cx, &inode)?;
+        let flags = self.host_flags(flags);
+        let fd = if flags.truncate() {
+            inode.changed_content();
+            self.keep_suid_at_open(cx, kill_suidgid)?;
+            self.open_inode(&inode, mode_of(flags))?
+        } else {
+            self.freely(cx, || self.open_inode(&inode, mode_of(flags)))?
+        };
+        if flags.truncate() {
+            self.drop_mapped_capability(&inode)?;
+        }
+        Ok(self.opened(Arc::new(fd), inode, flags, granted, permit))
+    }
+
+    /// What an OPEN is granted: decided by the cache mode alone, or for a coherent guest by what it knows.
+    fn judge_open(&self, cx: &Context, inode: &Inode) -> Result<OpenOutFlags> {
+        if inode.known.is_none() {
+            return Ok(self.grants.file);
+        }
+        let (_, seen) = self.look(inode)?;
+        let Some(mut known) = inode.known() else { return Ok(self.grants.file) };
+        if self.walks.send_back(cx.pid, Asked::Open, inode.id.0, known.record.is_doubtful(&seen)) {
+            return Err(Errno::ESTALE.into());
+        }
+        let keep = known.record.grant_open(&seen);
+        drop(known);
+        let keep = if keep && self.is_proven(inode) { OpenOutFlags::KEEP_CACHE } else { OpenOutFlags::empty() };
+        Ok(self.grants.file | keep)
+    }
+
+    pub(super) fn opened(
+        &self,
+        fd: Arc<OwnedFd>,
+        inode: Arc<Inode>,
+        flags: OpenFlags,
+        granted: OpenOutFlags,
+        permit: Permit,
+    ) -> OpenOut {
+        inode.handles.fetch_add(1, Ordering::Relaxed);
+        // Nothing is to be brought back when such a handle closes, and locks are the guest's own.
+        let quiet = self.config.cache == CacheMode::Coherent && flags.access() == Access::Read;
+        let granted = if quiet { granted | OpenOutFlags::NOFLUSH } else { granted };
+        let storage = self.storage_of(&inode, &fd);
+        let file = OpenFile {
+            storage,
+            fd,
+            inode,
+            writable: flags.access().writes(),
+            dirty: AtomicBool::new(flags.truncate()),
+            appends: flags.append(),
+            direct: flags.direct(),
+            synchronous: flags.sync() || flags.data_sync(),
+            tells_cached: AtomicBool::new(storage != Storage::Memory),
+        };
+        let handle = self.files.insert(Arc::new(file), permit);
+        OpenOut { fh: handle.0, open_flags: granted.bits(), ..OpenOut::default() }
+    }
+
+    /// What a guest's flags become on the host.
+    pub(super) fn host_flags(&self, flags: OpenFlags) -> OpenFlags {
+        let mut flags = flags;
+        if self.config.writeback {
+            // The guest reads pages of files it only writes, and knows the end of a file better than the host.
+            if flags.access() == Access::Write {
+                flags = flags.with_access(Access::ReadWrite);
+            }
+            flags = flags.without_append();
+        }
+        if !self.config.allow_direct_io {
+            flags = flags.without_direct();
+        }
+        if !self.config.preserve_noatime {
+            flags = flags.without_no_atime();
+        }
+        flags
+    }
+
+    pub(super) fn read_file(&self, cx: &Context, node: NodeId, args: &ReadArgs, body: &mut Body<'_>) -> Result<()> {
+        let file = self.file(node, args.handle)?;
+        if cx.may_block {
+            let count = host::read_at(file.fd.as_fd(), body.unfilled(), args.offset, false)?;
+            body.filled(count);
+            return Ok(());
+        }
+        if file.direct || file.storage == Storage::Remote {
+            cx.leave_to_block()?;
+        }
+        file.read_cached(args.offset, body)
+    }
+
+    pub(super) fn write_file(&self, cx: &Context, node: NodeId, args: &WriteArgs, payload: Payload<'_>) -> Result<u32> {
+        let file = self.file(node, args.handle)?;
+        if file.direct || file.synchronous || file.storage == Storage::Remote {
+            cx.leave_to_block()?;
+        }
+        self.keep_suid(cx, args.kill_suidgid)?;
+        let written = self.write_at(cx, &file, args, payload);
+        file.changed();
+        let count = written?;
+        self.drop_mapped_capability(&file.inode)?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    fn write_at(&self, cx: &Context, file: &OpenFile, args: &WriteArgs, payload: Payload<'_>) -> host::Result<usize> {
+        // What the guest's cache writes back belongs where it was read from, though the descriptor appends.
+        let in_place = file.appends && args.from_cache;
+        match host::write_at(file.fd.as_fd(), payload.segments(), args.offset, in_place) {
+            Err(Errno::EOPNOTSUPP | Errno::EINVAL) if in_place => {
+                self.as_server()?;
+                let opened = self.open_inode(&file.inode, OpenMode::WRONLY)?;
+                self.keep_suid(cx, args.kill_suidgid)?;
+                host::write_at(opened.as_fd(), payload.segments(), args.offset, false)
+            }
+            done => done,
+        }
+    }
+
+    pub(super) fn flush_file(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<()> {
+        let file = self.file(node, handle)?;
+        if file.storage == Storage::Remote {
+            // Such file systems write back and report errors at close, so one is closed.
+            cx.leave_to_block()?;
+            drop(file.fd.try_clone().map_err(|_| Errno::EIO)?);
+        }
+        if file.dirty.swap(false, Ordering::Relaxed) && file.inode.known.is_some() {
+            let (_, seen) = self.look(&file.inode)?;
+            if let Some(mut known) = file.inode.known() {
+                known.record.written(seen.print);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn release_file(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<()> {
+        if self.file(node, handle)?.storage == Storage::Remote {
+            cx.leave_to_block()?;
+        }
+        let file = self.files.remove(handle, |file| file.inode.id == node)?;
+        if file.dirty.load(Ordering::Relaxed)
+            && let Some(mut known) = file.inode.known()
+        {
+            known.record.doubt();
+        }
+        // Without a pin of its own the inode goes on by this file: a release cannot fail, least of all for lack of
+        // descriptors.
+        let _ = file.inode.place.file_released(&self.fds, &file.fd);
+        Ok(())
+    }
+
+    pub(super) fn sync_file(&self, cx: &Context, node: NodeId, handle: HandleId, data_only: bool) -> Result<()> {
+        let file = self.file(node, handle)?;
+        cx.leave_to_block()?;
+        Ok(host::sync_file(file.fd.as_fd(), data_only)?)
+    }
+
+    /// Brings to the disk the file system that holds an inode: each submount is one of its own.
+    pub(super) fn sync_all(&self, cx: &Context, node: NodeId) -> Result<()> {
+        let inode = self.inodes.get(node)?;
+        cx.leave_to_block()?;
+        self.as_server()?;
+        let opened = self.open_inode(&inode, OpenMode::RDONLY)?;
+        Ok(host::sync_file_system(opened.as_fd())?)
+    }
+
+    pub(super) fn allocate(
+        &self,
+        cx: &Context,
+        node: NodeId,
+        handle: HandleId,
+        mode: u32,
+        range: (u64, u64),
+    ) -> Result<()> {
+        let file = self.file(node, handle)?;
+        cx.leave_to_block()?;
+        self.keep_suid(cx, cx.uid != 0)?;
+        host::allocate(file.fd.as_fd(), mode, range.0, range.1)?;
+        file.changed();
+        Ok(self.drop_mapped_capability(&file.inode)?)
+    }
+
+    pub(super) fn seek_file(&self, node: NodeId, handle: HandleId, offset: u64, whence: Whence) -> Result<u64> {
+        let file = self.file(node, handle)?;
+        let from = match whence {
+            Whence::Start => Seek::Start,
+            Whence::Current => Seek::Current,
+            Whence::End => Seek::End,
+            Whence::Data => Seek::Data,
+            Whence::Hole => Seek::Hole,
+        };
+        // The number is signed where it is counted from the end or the present position.
+        Ok(host::seek(file.fd.as_fd(), offset as i64, from)?)
+    }
+
+    pub(super) fn copy_range(&self, cx: &Context, range: &CopyRange) -> Result<u64> {
+        let from = self.file(range.from.0, range.from.1)?;
+        let to = self.file(range.to.0, range.to.1)?;
+        cx.leave_to_block()?;
+        self.keep_suid(cx, cx.uid != 0)?;
+        let copied =
+            host::copy_range((from.fd.as_fd(), range.from_offset), (to.fd.as_fd(), range.to_offset), range.len)?;
+        to.changed();
+        self.drop_mapped_capability(&to.inode)?;
+        Ok(copied)
+    }
+
+    pub(super) fn inode_ioctl(
+        &self,
+        cx: &Context,
+        node: NodeId,
+        handle: HandleId,
+        request: &Ioctl,
+    ) -> Result<IoctlData> {
+        match request {
+            Ioctl::GetFlags | Ioctl::GetExtended => self.as_server()?,
+            // Clients before Linux 5.13 leave it to the server who may change them.
+            Ioctl::SetFlags(_) | Ioctl::SetExtended(_) => self.as_caller(cx)?,
+        }
+        let inode = self.inodes.get(node)?;
+        if inode.kind == Kind::Directory {
+            let dir = self.directory(node, handle)?;
+            return Ok(ioctl_on(dir.stream.descriptor(), request)?);
+        }
+        let file = self.file(node, handle)?;
+        Ok(ioctl_on(file.fd.as_fd(), request)?)
+    }
+
+    fn storage_of(&self, inode: &Inode, fd: &OwnedFd) -> Storage {
+        self.mounts.storage(&inode.identity, fd.as_fd())
+    }
+}
+
+impl OpenFile {
+    /// Takes note that the guest changed the content through this handle.
+    fn changed(&self) {
+        if self.inode.known.is_some() {
+            self.dirty.store(true, Ordering::Relaxed);
+            self.inode.changed_content();
+        }
+    }
+
+    /// Reads what is in memory. Anything else wants a thread that may wait.
+    fn read_cached(&self, offset: u64, body: &mut Body<'_>) -> Result<()> {
+        if !self.tells_cached.load(Ordering::Relaxed) {
+            let count = host::read_at(self.fd.as_fd(), body.unfilled(), offset, false)?;
+            body.filled(count);
+            return Ok(());
+        }
+        let mut position = offset;
+        loop {
+            match host::read_at(self.fd.as_fd(), body.unfilled(), position, true) {
+                Ok(count) => {
+                    body.filled(count);
+                    position = position.saturating_add(count as u64);
+                    if count == 0 || body.room() == 0 || !position.is_multiple_of(PAGE) {
+                        return Ok(());
+                    }
+                }
+                Err(Errno::EAGAIN) => return Err(Failure::WouldBlock),
+                Err(Errno::EOPNOTSUPP) => {
+                    self.tells_cached.store(false, Ordering::Relaxed);
+                    return self.read_cached(offset, body);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.inode.handles.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How the host opens a file with these flags.
+pub(super) fn mode_of(flags: OpenFlags) -> OpenMode {
+    let mut mode = match flags.access() {
+        Access::Read => OpenMode::RDONLY,
+        Access::Write => OpenMode::WRONLY,
+        Access::ReadWrite => OpenMode::RDWR,
+    };
+    for (set, flag) in [
+        (flags.append(), OpenMode::APPEND),
+        (flags.truncate(), OpenMode::TRUNC),
+        (flags.direct(), OpenMode::DIRECT),
+        (flags.sync(), OpenMode::SYNC),
+        (flags.data_sync(), OpenMode::DSYNC),
+        (flags.no_atime(), OpenMode::NOATIME),
+    ] {
+        mode.set(flag, set);
+    }
+    mode
+}
+
+fn ioctl_on(fd: std::os::fd::BorrowedFd<'_>, request: &Ioctl) -> host::Result<IoctlData> {
+    match request {
+        Ioctl::GetFlags => host::inode_flags(fd).map(IoctlData::Flags),
+        Ioctl::SetFlags(flags) => host::set_inode_flags(fd, *flags).map(|()| IoctlData::Nothing),
+        Ioctl::GetExtended => host::extended_flags(fd).map(IoctlData::Extended),
+        Ioctl::SetExtended(flags) => host::set_extended_flags(fd, flags).map(|()| IoctlData::Nothing),
+    }
+}

@@ -1,0 +1,315 @@
+//! By which names a guest knows an inode, and whether they still lead to it.
+//!
+//! Only `--cache=coherent` pays for this: the names a guest has cached cannot be recalled, so each open asks whether the
+//! guest's path is still the host's.
+
+use std::{
+    ffi::CStr,
+    os::fd::AsFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fuse_abi::Errno;
+
+use super::{
+    Passthrough,
+    inodes::{Inode, NameHint},
+};
+use crate::{
+    coherence::{
+        validation::{Print, Record, Seen},
+        walks::Asked,
+    },
+    host::{self, HostStamp, Kind, Stat, Storage},
+    protocol::{Context, Name, NodeId},
+};
+
+/// What is known of what the guest knows.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Most inodes have one name, directories always.
+    names: Vec<(NodeId, Box<[u8]>)>,
+    pub(super) record: Record,
+}
+
+impl Known {
+    pub(super) fn names(&self) -> impl Iterator<Item = (NodeId, &[u8])> {
+        self.names.iter().map(|(parent, name)| (*parent, &**name))
+    }
+}
+
+/// Setuid and setgid.
+const SPECIAL_BITS: u32 = 0o6000;
+/// The longest path that is checked: one that is longer is never trusted.
+const PATH_MAX: usize = 4096;
+/// Deeper than a path can be.
+const DEEPEST: usize = PATH_MAX / 2;
+
+/// A path from the root of the share, built from its end.
+struct PathBuffer {
+    bytes: [u8; PATH_MAX],
+    start: usize,
+}
+
+impl PathBuffer {
+    const fn new() -> Self {
+        // The last byte stays 0: the terminator.
+        Self { bytes: [0; PATH_MAX], start: PATH_MAX - 1 }
+    }
+
+    fn prepend(&mut self, name: &[u8]) -> Option<()> {
+        if self.start != PATH_MAX - 1 {
+            self.put(b"/")?;
+        }
+        self.put(name)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Option<()> {
+        let start = self.start.checked_sub(bytes.len())?;
+        self.bytes.get_mut(start..self.start)?.copy_from_slice(bytes);
+        self.start = start;
+        Some(())
+    }
+
+    fn as_c_str(&self) -> Option<&CStr> {
+        CStr::from_bytes_with_nul(self.bytes.get(self.start..)?).ok()
+    }
+}
+
+impl Inode {
+    pub(super) fn known(&self) -> Option<MutexGuard<'_, Known>> {
+        self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn changed_status(&self) {
+        if let Some(mut known) = self.known() {
+            known.record.changed_status();
+        }
+    }
+
+    pub(super) fn changed_content(&self) {
+        if let Some(mut known) = self.known() {
+            known.record.changed_content();
+        }
+    }
+}
+
+/// Room for what is known of an inode, where that is kept.
+pub(super) fn room(wanted: bool) -> Option<Box<Mutex<Known>>> {
+    wanted.then(Box::default)
+}
+
+impl Passthrough {
+    /// The guest learns that this name leads to `inode`.
+    pub(super) fn learn_name(&self, hint: NameHint, dir: &Inode, name: Name<'_>, inode: &Inode) {
+        if let Some(before) = self.inodes.expect(hint, inode)
+            && before != inode.id
+            && let Ok(before) = self.inodes.get(before)
+        {
+            before.forget_name(dir.id, name.as_bytes());
+        }
+        let Some(mut known) = inode.known() else { return };
+        if known.names.iter().any(|(parent, known)| *parent == dir.id && **known == *name.as_bytes()) {
+            return;
+        }
+        if inode.kind == Kind::Directory {
+            // A client gives a directory one name: the last it learned.
+            known.names.clear();
+        }
+        known.names.push((dir.id, name.as_bytes().into()));
+    }
+
+    /// The guest learns that this name leads nowhere.
+    pub(super) fn unlearn_name(&self, dir: &Inode, name: Name<'_>) -> Option<Arc<Inode>> {
+        let hint = self.inodes.hint(dir, name.as_bytes());
+        let inode = self.inodes.get(self.inodes.unexpect(hint)?).ok()?;
+        inode.forget_name(dir.id, name.as_bytes());
+        inode.changed_status();
+        Some(inode)
+    }
+
+    /// The guest is about to be told of these attributes. Gives back how long it may trust them.
+    pub(super) fn tell(&self, cx: &Context, inode: &Inode, found: &Stat) -> Duration {
+        // The next write by anybody may drop these bits, and no reply to a write could say so.
+        let fleeting = self.config.killpriv_v2 && inode.kind == Kind::File && found.mode & SPECIAL_BITS != 0;
+        let granted = if fleeting { Duration::ZERO } else { self.grants.attributes };
+        let Some(mut known) = inode.known() else { return granted };
+        if inode.kind != Kind::Directory {
+            known.record.told(self.print(inode.kind, 0, found));
+            if known.record.is_hot() {
+                return Duration::ZERO;
+            }
+        }
+        drop(known);
+        if self.walks.looks_again(cx.pid) { Duration::ZERO } else { granted }
+    }
+
+    /// Whether the timestamps of an inode prove anything: not where other machines write to the same storage, and this
+    /// one hears of it late.
+    pub(super) fn is_proven(&self, inode: &Inode) -> bool {
+        if inode.known.is_none() {
+            return true;
+        }
+        let Ok(fd) = inode.place.fd() else { return false };
+        let proven = self.mounts.storage(&inode.identity, fd.as_fd()) != Storage::Remote;
+        if !proven && !self.warned_of_remote.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "timestamps of a network or FUSE file system prove nothing: its names and data are asked for each time"
+            );
+        }
+        proven
+    }
+
+    /// A name moved from one place to another by the guest's own doing.
+    pub(super) fn move_known(&self, from: (&Inode, Name<'_>), to: (&Inode, Name<'_>), exchange: bool) {
+        let moved = self.unlearn_name(from.0, from.1);
+        let replaced = self.unlearn_name(to.0, to.1);
+        let learn = |inode: Option<Arc<Inode>>, (dir, name): (&Inode, Name<'_>)| {
+            if let Some(inode) = inode {
+                self.learn_name(self.inodes.hint(dir, name.as_bytes()), dir, name, &inode);
+            }
+        };
+        learn(moved, to);
+        if exchange {
+            learn(replaced, from);
+        }
+    }
+
+    /// Refuses what the guest asks by a path that no longer leads to `inode`: it is to look again.
+    ///
+    /// Not while it has the inode open: then it may ask through the handle, where nobody looks again.
+    pub(super) fn require_path(&self, cx: &Context, asked: Asked, inode: &Inode) -> host::Result<()> {
+        if inode.known.is_none() || inode.handles.load(Ordering::Relaxed) != 0 {
+            return Ok(());
+        }
+        let (_, leads_here) = self.follow_names(inode)?;
+        self.judge_path(cx, asked, inode, leads_here)
+    }
+
+    pub(super) fn judge_path(&self, cx: &Context, asked: Asked, inode: &Inode, leads_here: bool) -> host::Result<()> {
+        if self.walks.send_back(cx.pid, asked, inode.id.0, !leads_here) { Err(Errno::ESTALE) } else { Ok(()) }
+    }
+
+    /// Refuses to change names in a directory to which the guest's path no longer leads. Handles do not matter: none of
+    /// these calls names one.
+    pub(super) fn require_directory(&self, cx: &Context, asked: Asked, dir: &Inode) -> host::Result<()> {
+        if dir.known.is_none() || dir.id == NodeId::ROOT {
+            return Ok(());
+        }
+        let (_, leads_here) = self.follow_names(dir)?;
+        self.judge_path(cx, asked, dir, leads_here)
+    }
+
+    /// Whether a name that is missing in `dir` is there where the guest believes `dir` to be.
+    ///
+    /// Where it is missing too nobody is sent back: a client that is about to make the name would not look again.
+    pub(super) fn is_hidden(&self, dir: &Inode, name: Name<'_>) -> host::Result<bool> {
+        if dir.known.is_none() || dir.id == NodeId::ROOT {
+            return Ok(false);
+        }
+        let mut path = PathBuffer::new();
+        let Some(()) = path.prepend(name.as_bytes()) else { return Ok(false) };
+        let Some(base) = self.path_of(dir, 0, &mut path) else { return Ok(false) };
+        // A symbolic link in the way leads the guest elsewhere: it has to see that for itself.
+        Ok(matches!(self.stat_path(&base, &path), Ok(_) | Err(Errno::ELOOP | Errno::EXDEV)))
+    }
+
+    /// What a path that begins at `base` leads to.
+    fn stat_path(&self, base: &Inode, path: &PathBuffer) -> host::Result<Stat> {
+        let path = path.as_c_str().ok_or(Errno::ENAMETOOLONG)?;
+        let base = self.fd(base)?;
+        let follow = || host::stat_beneath(base.as_fd(), path, self.config.contained);
+        match follow() {
+            // Whether a path leads somewhere is not for the caller's permissions to say.
+            Err(Errno::EACCES) => {
+                self.as_server()?;
+                follow()
+            }
+            done => done,
+        }
+    }
+
+    /// What is true of an inode now, and whether the guest's names of it still lead to it.
+    ///
+    /// One system call while they do.
+    pub(super) fn look(&self, inode: &Inode) -> host::Result<(Stat, Seen)> {
+        let generation = inode.directory_generation();
+        let now = wall_clock();
+        let (found, leads_here) = self.follow_names(inode)?;
+        let stamp = HostStamp {
+            mtime: (found.mtime.seconds, found.mtime.nanoseconds),
+            ctime: (found.ctime.seconds, found.ctime.nanoseconds),
+        };
+        let print = self.print(inode.kind, generation, &found);
+        Ok((found, Seen { print, settled: stamp.is_settled(now), leads_here }))
+    }
+
+    pub(super) fn print(&self, kind: Kind, generation: u64, found: &Stat) -> Print {
+        match kind {
+            Kind::Directory => self.printer.directory(generation, found.mtime, found.ctime),
+            _ => self.printer.file(found.size, found.mtime, found.ctime),
+        }
+    }
+
+    pub(super) fn follow_names(&self, inode: &Inode) -> host::Result<(Stat, bool)> {
+        let mut last = None;
+        let names = inode.known().map_or(0, |known| known.names.len());
+        for index in 0..names {
+            let mut path = PathBuffer::new();
+            // A name whose directory the guest has forgotten is forgotten with it.
+            let Some(base) = self.path_of(inode, index, &mut path) else { continue };
+            match self.stat_path(&base, &path) {
+                Ok(found) if found.identity == inode.identity => last = Some(found),
+                _ => return Ok((host::stat(self.fd(inode)?.as_fd())?, false)),
+            }
+        }
+        match last {
+            Some(found) => Ok((found, true)),
+            None => Ok((host::stat(self.fd(inode)?.as_fd())?, true)),
+        }
+    }
+
+    /// The path of an inode's name, as the guest knows the directories above it, and where it begins: at the root, or at
+    /// a directory that has lost its name and that the guest can only be in.
+    fn path_of(&self, inode: &Inode, index: usize, path: &mut PathBuffer) -> Option<Arc<Inode>> {
+        let mut above = self.inodes.get(inode.prepend_name(index, path)?).ok()?;
+        for _ in 0..DEEPEST {
+            if above.id == NodeId::ROOT {
+                return Some(above);
+            }
+            match above.prepend_name(0, path) {
+                Some(parent) => above = self.inodes.get(parent).ok()?,
+                None => return Some(above),
+            }
+        }
+        None
+    }
+}
+
+impl Inode {
+    fn prepend_name(&self, index: usize, path: &mut PathBuffer) -> Option<NodeId> {
+        let known = self.known()?;
+        let (parent, name) = known.names.get(index)?;
+        path.prepend(name)?;
+        Some(*parent)
+    }
+
+    fn forget_name(&self, parent: NodeId, name: &[u8]) {
+        if let Some(mut known) = self.known() {
+            known.names.retain(|(dir, known)| *dir != parent || **known != *name);
+        }
+    }
+
+    fn directory_generation(&self) -> u64 {
+        match self.kind {
+            Kind::Directory => self.directory().generation().read().as_u64(),
+            _ => 0,
+        }
+    }
+}
+
+fn wall_clock() -> host::Moment {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos())
+}

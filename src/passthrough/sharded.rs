@@ -1,0 +1,50 @@
+//! Tables that many threads read and write without waiting for each other.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use hashbrown::HashTable;
+
+const SHARDS: usize = 64;
+
+/// Each shard on a cache line of its own: neighbours do not slow each other down.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Shard<T>(RwLock<HashTable<T>>);
+
+/// A hash table cut into shards, each with its own lock. It stores what it is given and hashes nothing itself.
+#[derive(Debug)]
+pub(super) struct Sharded<T> {
+    shards: Box<[Shard<T>]>,
+}
+
+impl<T> Sharded<T> {
+    pub(super) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Shard(RwLock::new(HashTable::new()))).collect() }
+    }
+
+    pub(super) fn read(&self, hash: u64) -> RwLockReadGuard<'_, HashTable<T>> {
+        self.shard(hash).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self, hash: u64) -> RwLockWriteGuard<'_, HashTable<T>> {
+        self.shard(hash).write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Empties every shard. What was in them is dropped after its lock is given back.
+    pub(super) fn clear(&self) {
+        for shard in &self.shards {
+            let old = std::mem::take(&mut *shard.0.write().unwrap_or_else(PoisonError::into_inner));
+            drop(old);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.0.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    // The table inside a shard uses the lowest and the highest bits of a hash; the middle ones choose the shard.
+    #[allow(clippy::indexing_slicing, reason = "the index is reduced to the number of shards, which is fixed")]
+    fn shard(&self, hash: u64) -> &RwLock<HashTable<T>> {
+        &self.shards[(hash >> 40) as usize % SHARDS].0
+    }
+}

@@ -1,0 +1,134 @@
+//! A vhost-user device: virtqueues that a virtual machine monitor hands over, each served by a thread of its own.
+//!
+//! It stands on `vhost` for the messages and on `virtio-queue` for the rings. `vhost-user-backend`, which joins the two,
+//! is not used: its worker ends for good at the first error, it forgets nothing of a ring at a reset, and its threads
+//! begin without a chance to confine them.
+
+mod device;
+mod dirty;
+mod drops;
+mod mapping;
+mod pool;
+mod ring;
+mod worker;
+
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use vhost::vhost_user::{BackendReqHandler, Error};
+
+use self::{
+    device::Device,
+    drops::Drops,
+    pool::Pool,
+    ring::Ring,
+    worker::{Polling, Worker},
+};
+use crate::protocol::{FileSystem, Server};
+
+/// The queue that FORGET and INTERRUPT come by.
+const HIPRIO: usize = 0;
+
+/// How a device is served.
+#[derive(Clone, Debug)]
+pub struct DeviceOptions {
+    /// The name a guest mounts it by, for front ends that do not give one.
+    pub tag: Option<String>,
+    /// How many request queues the front end may set up.
+    pub request_queues: usize,
+    /// How many threads wait for what blocks; 0 lets the queues' own threads wait.
+    pub pool_threads: usize,
+    /// How long a queue's thread looks for requests before it sleeps.
+    pub polling: Duration,
+}
+
+/// What a thread is for: told to whoever confines it, before it does anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadRole {
+    /// Serves a queue.
+    Worker,
+    /// Waits for what blocks.
+    Pool,
+}
+
+/// Serves one front end until it leaves. Then nothing is in flight and the guest's session is over.
+///
+/// # Errors
+/// When a thread or a descriptor cannot be had, or the front end says what cannot be.
+pub fn serve<F: FileSystem>(
+    connection: UnixStream,
+    server: &Server<F>,
+    options: &DeviceOptions,
+    confine: &(impl Fn(ThreadRole) + Sync),
+) -> io::Result<()> {
+    let rings: Vec<Arc<Ring>> = (0..=options.request_queues).map(Ring::new).collect::<io::Result<_>>()?;
+    let (pool, drops) = (Pool::default(), Drops::default());
+    thread::scope(|scope| {
+        let crew = Crew { rings: &rings, pool: &pool };
+        for ring in &rings {
+            let ring = Arc::clone(ring);
+            let name = if ring.index == HIPRIO { "hiprio".into() } else { format!("queue {}", ring.index) };
+            let worker = Worker {
+                server,
+                pool: (options.pool_threads > 0).then_some(&pool),
+                // What comes by the queue of high priority has no reply that anybody waits for.
+                polling: Polling::new(if ring.index == HIPRIO { Duration::ZERO } else { options.polling }),
+                drops: &drops,
+                ring,
+            };
+            thread::Builder::new().name(name).spawn_scoped(scope, move || {
+                server.file_system().begin_thread();
+                confine(ThreadRole::Worker);
+                worker.run();
+            })?;
+        }
+        for _ in 0..options.pool_threads {
+            thread::Builder::new().name("pool".into()).spawn_scoped(scope, || {
+                server.file_system().begin_thread();
+                confine(ThreadRole::Pool);
+                pool.run(server, &drops);
+            })?;
+        }
+        let ended = talk(connection, &rings, server, options);
+        drop(crew);
+        server.end_session();
+        ended
+    })
+}
+
+/// Stops everybody when it is dropped, however serving ended: the threads are waited for.
+struct Crew<'c> {
+    rings: &'c [Arc<Ring>],
+    pool: &'c Pool,
+}
+
+impl Drop for Crew<'_> {
+    fn drop(&mut self) {
+        self.rings.iter().for_each(|ring| ring.end());
+        self.pool.end();
+    }
+}
+
+/// Answers the front end's messages until it leaves.
+fn talk<F: FileSystem>(
+    connection: UnixStream,
+    rings: &[Arc<Ring>],
+    server: &Server<F>,
+    options: &DeviceOptions,
+) -> io::Result<()> {
+    let end_session = || server.end_session();
+    let device = Device::new(rings.to_vec(), options, &end_session);
+    let mut messages = BackendReqHandler::from_stream(connection, Arc::new(Mutex::new(device)));
+    loop {
+        match messages.handle_request() {
+            Ok(()) => {}
+            Err(Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage) => return Ok(()),
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Serves one queue: takes what is there, serves it, hands it back, and looks a while longer before it sleeps.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    drops::Drops,
+    pool::{Job, Pool},
+    ring::{Ring, Taken},
+};
+use crate::{
+    protocol::{FileSystem, Served, Server},
+    transport::virtqueue::{self, Chain, Memory, Table},
+};
+
+/// How many requests are taken before the guest is told of those that are done.
+const BATCH: usize = 16;
+/// How often a worker looks before it asks the clock again.
+const LOOKS: u32 = 32;
+
+pub(super) struct Worker<'s, F> {
+    pub(super) ring: Arc<Ring>,
+    pub(super) server: &'s Server<F>,
+    /// Without one, requests that wait are waited for here.
+    pub(super) pool: Option<&'s Pool>,
+    pub(super) drops: &'s Drops,
+    pub(super) polling: Polling,
+}
+
+/// How long to look for requests before sleeping. It pays while requests follow each other closely, so it is tried only
+/// as long as it succeeds.
+pub(super) struct Polling {
+    longest: Duration,
+    current: Duration,
+}
+
+impl Polling {
+    pub(super) const fn new(longest: Duration) -> Self {
+        Self { longest, current: longest }
+    }
+
+    fn succeeded(&mut self) {
+        self.current = self.longest;
+    }
+
+    fn failed(&mut self) {
+        self.current /= 2;
+    }
+
+    /// Requests came after all: the next gap may be short again.
+    fn woken(&mut self) {
+        self.current = (self.current * 2).max(self.longest / 8).min(self.longest);
+    }
+}
+
+impl<F: FileSystem> Worker<'_, F> {
+    /// The life of the thread.
+    pub(super) fn run(mut self) {
+        let mut room = Room { heads: Vec::with_capacity(BATCH), chain: Chain::default(), head: Vec::new() };
+        // All that the guest has asked for is in the pool: it waits for that, and is not likely to ask for more.
+        let mut guest_waits = false;
+        loop {
+            match self.ring.take(&mut room.heads, BATCH) {
+                Taken::Requests(memory, table) => guest_waits = self.serve_batch(&memory, table, &mut room),
+                Taken::Nothing => {
+                    room.chain.clear();
+                    let found = !std::mem::take(&mut guest_waits) && self.poll();
+                    if !found && !self.ring.ask_for_kicks() {
+                        self.ring.sleep();
+                        self.ring.refuse_kicks();
+                        self.polling.woken();
+                    }
+                }
+                Taken::End => return,
+            }
+        }
+    }
+
+    /// Says whether all that the guest waits for was handed over.
+    fn serve_batch(&self, memory: &Memory, table: Table, room: &mut Room) -> bool {
+        let mut all_handed_over = true;
+        let mut heads = std::mem::take(&mut room.heads);
+        let count = heads.len();
+        for index in heads.drain(..) {
+            all_handed_over &= self.serve_one(memory, table, index, room);
+        }
+        room.heads = heads;
+        if !all_handed_over {
+            self.ring.notify();
+        }
+        all_handed_over && self.ring.in_flight() <= count
+    }
+
+    /// Says whether the request was handed over.
+    fn serve_one(&self, memory: &Memory, table: Table, index: u16, room: &mut Room) -> bool {
+        let len = match room.chain.load(memory, table, index) {
+            Ok(()) => {
+                virtqueue::copy_head(self.server, &room.chain, &mut room.head);
+                match virtqueue::serve(self.server, &room.chain, &room.head, false) {
+                    Served::WouldBlock => match self.pool {
+                        Some(pool) => {
+                            self.hand_over(pool, index, room);
+                            return true;
+                        }
+                        None => self.wait_for(room),
+                    },
+                    served => self.drops.len_of(self.ring.index, served),
+                }
+            }
+            Err(why) => self.drops.note(self.ring.index, &why),
+        };
+        self.ring.hand_back(index, &room.chain, len);
+        false
+    }
+
+    /// Serves here what waits. Those before it need not wait for it.
+    fn wait_for(&self, room: &Room) -> u32 {
+        self.ring.notify();
+        self.drops.len_of(self.ring.index, virtqueue::serve(self.server, &room.chain, &room.head, true))
+    }
+
+    fn hand_over(&self, pool: &Pool, index: u16, room: &mut Room) {
+        let (chain, head) = (std::mem::take(&mut room.chain), std::mem::take(&mut room.head));
+        pool.submit(Job { ring: Arc::clone(&self.ring), index, chain, head });
+    }
+
+    /// Looks for requests for a while. Says whether there are some.
+    fn poll(&mut self) -> bool {
+        if self.polling.current.is_zero() {
+            return false;
+        }
+        let start = Instant::now();
+        while start.elapsed() < self.polling.current {
+            if self.ring.watch(LOOKS) {
+                self.polling.succeeded();
+                return true;
+            }
+        }
+        self.polling.failed();
+        false
+    }
+}
+
+/// What a worker uses again for each request.
+struct Room {
+    heads: Vec<u16>,
+    chain: Chain,
+    head: Vec<u8>,
+}

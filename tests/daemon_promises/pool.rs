@@ -1,0 +1,293 @@
+//! What waits does not hold up what does not, and nothing is lost on its way through the pool.
+
+use std::fs;
+
+use ferryfs_guest::{Client, Desc, Queue, Request, skipped};
+use fuse_abi::{FsyncIn, GetattrIn, Opcode, ROOT_ID, ReadIn};
+use zerocopy::IntoBytes;
+
+use crate::gate::Gate;
+use crate::support::{O_RDWR, Share, expect_service, in_every_sandbox, is_root, options, wait_for};
+
+/// A client with a fast file and a gated one open.
+struct Bench {
+    client: Client,
+    slow: u64,
+    fh: u64,
+}
+
+impl Bench {
+    fn new(share: &mut Share) -> Self {
+        let mut client = share.client_with(&options());
+        let slow = client.lookup(ROOT_ID, "slow").unwrap().nodeid;
+        let fh = client.open(slow, O_RDWR).unwrap().fh;
+        Self { client, slow, fh }
+    }
+
+    /// Sends what waits at the gate; returns its number.
+    fn read(&mut self) -> u64 {
+        let body = ReadIn { fh: self.fh, size: 100, ..ReadIn::default() };
+        self.client.submit(&Request::new(Opcode::Read, self.slow, &[body.as_bytes()], 100)).unwrap()
+    }
+
+    fn fsync(&mut self) -> u64 {
+        let body = FsyncIn { fh: self.fh, ..FsyncIn::default() };
+        self.client.submit(&Request::new(Opcode::Fsync, self.slow, &[body.as_bytes()], 0)).unwrap()
+    }
+
+    /// Sends what never waits.
+    fn getattr(&mut self) -> u64 {
+        let body = GetattrIn::default();
+        self.client.submit(&Request::new(Opcode::Getattr, self.slow, &[body.as_bytes()], 104)).unwrap()
+    }
+
+    /// Takes the next answer, which must be good; returns its number.
+    fn complete(&mut self) -> u64 {
+        let done = self.client.complete().unwrap();
+        done.check().unwrap();
+        done.unique()
+    }
+
+    /// The used index: how much the device has handed back.
+    fn used(&mut self) -> u16 {
+        self.client.lane().ring().used_index().unwrap()
+    }
+}
+
+/// Runs a test on a share that is the gated file system itself.
+fn gated(args: &[&str], test: impl Fn(&mut Share, &Gate)) {
+    if !is_root() || !std::path::Path::new("/dev/fuse").exists() {
+        return skipped("needs root and /dev/fuse");
+    }
+    for sandbox in ["none", "namespace"] {
+        let mut gate = None;
+        let mut share = Share::prepared(&[args, &["--sandbox", sandbox]].concat(), |dir| gate = Some(Gate::mount(dir)));
+        let gate = gate.unwrap();
+        test(&mut share, &gate);
+        gate.set_open(true);
+        share.expect_alive();
+        drop(share);
+    }
+}
+
+#[test]
+fn a_request_that_waits_does_not_hold_up_those_behind_it() {
+    gated(&[], |share, gate| {
+        let mut bench = Bench::new(share);
+        for _ in 0..10 {
+            let waiting = [bench.read(), bench.fsync(), bench.read()];
+            gate.wait_for(3);
+            for _ in 0..20 {
+                let sent = bench.getattr();
+                assert_eq!(bench.complete(), sent, "answered while others wait");
+            }
+            assert_eq!(gate.waiting(), 3);
+            gate.let_pass(3);
+            let mut answered = [0; 3].map(|_| bench.complete());
+            answered.sort_unstable();
+            assert_eq!(answered, waiting);
+        }
+    });
+}
+
+#[test]
+fn more_requests_than_threads_can_wait() {
+    gated(&["--thread-pool-size=2"], |share, gate| {
+        let mut bench = Bench::new(share);
+        let mut waiting: Vec<u64> = (0..20).map(|_| bench.read()).collect();
+        gate.wait_for(2);
+        let sent = bench.getattr();
+        assert_eq!(bench.complete(), sent);
+        gate.set_open(true);
+        while !waiting.is_empty() {
+            let answered = bench.complete();
+            let at = waiting.iter().position(|unique| *unique == answered).expect("answered once");
+            waiting.remove(at);
+        }
+    });
+}
+
+#[test]
+fn without_a_pool_a_queue_waits_and_answers_what_came_before() {
+    gated(&["--thread-pool-size=0", "--num-request-queues=2"], |share, gate| {
+        let mut bench = Bench::new(share);
+        // One batch: what comes before the request that waits is announced before it waits.
+        let body = GetattrIn::default();
+        let read = ReadIn { fh: bench.fh, size: 100, ..ReadIn::default() };
+        let parts = [
+            (Opcode::Getattr, body.as_bytes(), 104),
+            (Opcode::Read, read.as_bytes(), 100),
+            (Opcode::Getattr, body.as_bytes(), 104),
+        ];
+        let mut sent = Vec::new();
+        bench.client.lane().ring().arm().unwrap();
+        for (opcode, body, reply) in parts {
+            let header = bench.client.header(opcode.number(), bench.slow, body.len());
+            let lane = bench.client.lane();
+            let slot = lane.take().unwrap();
+            let len = lane.fill(&slot, header.as_bytes(), &[body]).unwrap();
+            lane.stage(slot, header.unique, len, 16 + reply, &ferryfs_guest::Cuts::LINUX).unwrap();
+            sent.push(header.unique);
+        }
+        bench.client.lane().flush().unwrap();
+        gate.wait_for(1);
+        assert_eq!(bench.complete(), sent[0], "the call came although the batch is not done");
+        assert_eq!(bench.used(), bench.client.lane().ring().next_used(), "nothing else is done");
+        gate.let_pass(1);
+        assert_eq!([bench.complete(), bench.complete()], sent[1..]);
+    });
+}
+
+#[test]
+fn a_queue_stops_only_when_what_waits_is_answered() {
+    gated(&["--thread-pool-size=2"], |share, gate| {
+        let mut bench = Bench::new(share);
+        let index = bench.client.front.index(Queue::Request(0));
+        for _ in 0..5 {
+            for _ in 0..6 {
+                bench.read();
+            }
+            gate.wait_for(2);
+            // Served after those before it were taken.
+            let sent = bench.getattr();
+            assert_eq!(bench.complete(), sent);
+            // The daemon hears this while six requests are on their way, four of them not even begun.
+            let asked = [index, 0];
+            let request = ferryfs_guest::front_end::FrontendReq::GET_VRING_BASE.into();
+            bench.client.front.connection().send(request, 0, asked.as_bytes(), &[]).unwrap();
+            for passed in 1..=6 {
+                assert!(bench.used().wrapping_sub(bench.client.lane().ring().next_used()) < 6);
+                gate.let_pass(1);
+                let base = bench.client.lane().ring().next_used().wrapping_add(passed);
+                wait_for("one to pass", || (bench.used() == base).then_some(()));
+            }
+            let answer = bench.client.front.connection().receive().unwrap();
+            let [_, base] = answer.body_as::<[u32; 2]>().unwrap();
+            assert_eq!(base, u32::from(bench.used()), "all were handed back before the answer");
+            for _ in 0..6 {
+                bench.complete();
+            }
+            bench.client.front.attach(index, bench.client.queues[0].ring(), base as u16).unwrap();
+            bench.getattr();
+            bench.complete();
+        }
+    });
+}
+
+#[test]
+fn a_reset_waits_for_what_waits() {
+    gated(&[], |share, gate| {
+        let mut bench = Bench::new(share);
+        for _ in 0..4 {
+            bench.read();
+        }
+        gate.wait_for(4);
+        let request = ferryfs_guest::front_end::FrontendReq::RESET_DEVICE.into();
+        bench.client.front.connection().send(request, ferryfs_guest::message::NEED_REPLY, &[], &[]).unwrap();
+        gate.let_pass(3);
+        gate.wait_for(1);
+        let taken_back = bench.client.lane().ring().next_used();
+        wait_for("three answers", || (bench.used() == taken_back.wrapping_add(3)).then_some(()));
+        gate.let_pass(1);
+        assert_eq!(bench.client.front.connection().receive().unwrap().body_as::<u64>().unwrap(), 0);
+        for _ in 0..4 {
+            bench.complete();
+        }
+    });
+}
+
+#[test]
+fn a_front_end_that_leaves_is_not_followed_before_its_requests_have_ended() {
+    gated(&["--persist"], |share, gate| {
+        let mut bench = Bench::new(share);
+        for _ in 0..5 {
+            bench.read();
+        }
+        gate.wait_for(5);
+        drop(bench);
+        let stream = share.daemon.connect().unwrap();
+        gate.set_open(true);
+        let mut client = Client::connect(stream, &options()).unwrap();
+        client.init().unwrap();
+        assert_eq!(gate.waiting(), 0);
+        expect_service(&mut client, "a front end that left in the middle");
+        gate.set_open(false);
+    });
+}
+
+#[test]
+fn a_daemon_told_to_end_does_so_with_requests_under_way() {
+    gated(&[], |share, gate| {
+        let mut bench = Bench::new(share);
+        for _ in 0..3 {
+            bench.read();
+        }
+        gate.wait_for(3);
+        share.daemon.signal(rustix::process::Signal::TERM).unwrap();
+        // The kernel itself lets no process end while such a request is with its file system.
+        gate.set_open(true);
+        let status = share.daemon.wait_exit(crate::support::HANG).unwrap();
+        assert!(status.success(), "{status}");
+    });
+}
+
+#[test]
+fn a_guest_that_reuses_descriptors_too_early_does_not_fill_the_daemon() {
+    gated(&["--thread-pool-size=1"], |share, gate| {
+        let mut bench = Bench::new(share);
+        // One FSYNC offered a hundred thousand times, while the first waits and none is taken back.
+        let fsync = FsyncIn { fh: bench.fh, ..FsyncIn::default() };
+        let header = bench.client.header(Opcode::Fsync.number(), bench.slow, size_of_val(&fsync));
+        let lane = bench.client.lane();
+        let slot = lane.take().unwrap();
+        let len = lane.fill(&slot, header.as_bytes(), &[fsync.as_bytes()]).unwrap();
+        let chain = [Desc::readable(lane.request_at(&slot), len), Desc::writable(lane.reply_at(&slot), 16)];
+        lane.give_back(slot);
+        let ring = lane.ring();
+        let head = ring.reserve(2).unwrap();
+        ring.set(head, Desc { flags: ferryfs_guest::ring::NEXT, next: head ^ 1, ..chain[0] }).unwrap();
+        ring.set(head ^ 1, chain[1]).unwrap();
+        ring.stage(head).unwrap();
+        ring.publish().unwrap();
+        ring.kick().unwrap();
+        gate.wait_for(1);
+        let (size, before) = (ring.layout().size, share.daemon.kilobytes("VmRSS").unwrap());
+        for _ in 0..100_000 / u32::from(size) {
+            (0..size).for_each(|_| ring.stage(head).unwrap());
+            ring.publish().unwrap();
+            ring.kick().unwrap();
+            // The daemon takes what it wants before there is more.
+            std::thread::yield_now();
+        }
+        assert_eq!(gate.waiting(), 1);
+        let grown = share.daemon.kilobytes("VmRSS").unwrap().saturating_sub(before);
+        assert!(grown < 4 << 10, "{grown} KiB");
+        gate.set_open(true);
+        // The books of this driver are wrong from here on; those of the next session are not.
+        bench.client.reset().unwrap();
+        bench.client.init().unwrap();
+        expect_service(&mut bench.client, "descriptors in flight twice");
+        gate.set_open(false);
+    });
+}
+
+#[test]
+fn a_read_that_misses_the_cache_is_whole() {
+    // Cold, in part cold, and warm: from the pool or not, each byte is right.
+    in_every_sandbox(&[], |share| {
+        let data: Vec<u8> = (0..300_000_u32).map(|n| (n % 241) as u8).collect();
+        let path = share.path().join("file");
+        fs::write(&path, &data).unwrap();
+        let mut client = share.client();
+        let node = client.lookup(ROOT_ID, "file").unwrap().nodeid;
+        let fh = client.open(node, 0).unwrap().fh;
+        for (offset, cold) in [(0, 0..0), (0, 0..300_000), (100, 8192..16_384), (200_000, 250_000..300_000)] {
+            let file = fs::File::open(&path).unwrap();
+            rustix::fs::fsync(&file).unwrap();
+            let len = std::num::NonZeroU64::new(cold.end - cold.start);
+            rustix::fs::fadvise(&file, cold.start, len, rustix::fs::Advice::DontNeed).unwrap();
+            let read = client.read(node, fh, offset, 60_000).unwrap();
+            assert_eq!(read, data[offset as usize..][..60_000], "{offset}");
+        }
+    });
+}

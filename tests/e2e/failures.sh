@@ -1,0 +1,153 @@
+# shellcheck shell=bash
+# What happens when a part fails: each test says what it expects of every side, and that nothing stays behind.
+# shellcheck disable=SC2016 # what is quoted runs in the guest
+
+# Each acknowledged write is there although the machine that made it is gone; the server ends and leaves nothing.
+qemu_killed() {
+    start_server "$FERRYFS" "$SHARE" && open_guest 6.1 1 &&
+        expect "" 'echo acknowledged > file && dd if=/dev/zero of=data bs=64k count=16 conv=fsync 2>/dev/null' || return
+    step 'bg while :; do echo more >> growing; done'
+    kill_now "$QEMU_PID"
+    QEMU_PID=
+    end_server &&
+        must "acknowledged data is lost" grep -qx acknowledged "$SHARE/file" &&
+        must "acknowledged data is lost" test "$(wc -c <"$SHARE/data")" -eq 1048576
+}
+
+# With --persist the server outlives its guest and serves the next one, which sees what the first one wrote.
+qemu_killed_persistent_server() {
+    start_server "$FERRYFS" "$SHARE" --persist && open_guest 6.1 1 &&
+        expect "" 'echo first > file; exec 3> open; echo held >&3' || return
+    local descriptors
+    for _ in 1 2; do
+        kill_now "$QEMU_PID"
+        end_guest
+        open_guest 6.1 1 && expect first 'cat file' || return
+    done
+    kill_now "$QEMU_PID"
+    end_guest
+    # Nothing of three guests is kept: as many descriptors as after the first had gone.
+    descriptors=$(descriptors_of "$SERVER_PID")
+    open_guest 6.1 1 && expect first 'for i in 1 2 3 4 5 6 7 8 9; do echo > n$i; done; cat file' || return
+    kill_now "$QEMU_PID"
+    end_guest
+    sleep 1
+    must "descriptors: $descriptors, and then $(descriptors_of "$SERVER_PID")" \
+        test "$(descriptors_of "$SERVER_PID")" -le "$descriptors" || return
+    kill -TERM "$SERVER_PID"
+    end_server
+}
+
+# The process that serves is a child of the one that was started.
+descriptors_of() {
+    local pid total=0
+    for pid in "$1" $(pgrep -P "$1"); do
+        total=$((total + $(find "/proc/$pid/fd" -mindepth 1 2>/dev/null | wc -l)))
+    done
+    echo $total
+}
+
+# The guest lives on and can be switched off; what touches the share waits. A new server can take the socket's path.
+server_killed() {
+    start_server "$FERRYFS" "$SHARE" && open_guest 6.1 1 && expect "" 'echo acknowledged > file; sync -f file' || return
+    local children
+    children=$(pgrep -P "$SERVER_PID" | tr '\n' ' ')
+    kill_now "$SERVER_PID"
+    SERVER_PID=
+    for child in $children; do
+        wait_for "$child" 20 || { WHY="a process of the server stayed behind" && return 1; }
+    done
+    expect alive 'echo alive' &&
+        step 'bg cat /share/file > /tmp/read; echo done >> /tmp/read' &&
+        expect 0 'sleep 1; wc -c < /tmp/read' &&
+        must "acknowledged data is lost" grep -qx acknowledged "$SHARE/file" || return
+    kill_now "$QEMU_PID"
+    end_guest
+    start_server "$FERRYFS" "$SHARE" && open_guest 6.1 1 && expect acknowledged 'cat file' && close_guest
+}
+
+# A guest that reboots in place mounts again, first after unmounting in order, then without.
+guest_reboots() {
+    start_server "$FERRYFS" "$SHARE" && open_guest 6.1 1 FERRY_AFTER=reboot &&
+        expect "" 'echo one > boots' || return
+    echo end >&"$PORT_IN"
+    wait_up 240 && expect one 'cat boots' &&
+        expect "" 'echo two >> boots; exec 3>> boots; dd if=/dev/zero of=data bs=64k count=16 2>/dev/null' || return
+    echo 'bg reboot -f' >&"$PORT_IN"
+    wait_up 240 && expect two 'tail -n 1 boots' && expect 1048576 'wc -c < data' || return
+    step 'bg poweroff -f'
+    end_guest
+    end_server
+}
+
+# The host's directory fills up: ENOSPC where it belongs, and what was acknowledged is there.
+full_directory() {
+    mount -t tmpfs -o size=8m tmpfs "$SHARE" || { WHY="no tmpfs can be mounted" && return 77; }
+    start_server "$FERRYFS" "$SHARE" "$@" && open_guest 6.1 1 &&
+        expect "" 'seq 1000 > before; sync -f before' || return
+    step 'dd if=/dev/zero of=big bs=64k count=1000 conv=fsync'
+    [[ $? -ne 0 && $ANSWER != *bytes* ]] || { WHY="writing 64 MB to 8 MB went well: $ANSWER" && return 1; }
+    step 'dd if=/dev/zero of=big bs=64k count=1000 conv=fsync 2>&1 | grep -o "No space left on device"'
+    must "the guest was told '$ANSWER', not that there is no space" test "$ANSWER" = "No space left on device" &&
+        expect "$(seq 1000 | md5sum)" 'md5sum < before' &&
+        expect again 'rm big; echo again > again; sync -f again; cat again' &&
+        expect "0" 'df . | tail -n 1 | grep -c 100%' &&
+        must "acknowledged data is lost" test "$(seq 1000 | md5sum)" = "$(md5sum <"$SHARE/before")" || return
+    umount_after_close
+}
+full_directory_writeback() { full_directory --writeback; }
+
+umount_after_close() {
+    close_guest && must "the source cannot be unmounted: something holds it" umount "$SHARE"
+}
+
+# A source that the host itself mounted read-only, served as if it could be written.
+read_only_source() {
+    mount -t tmpfs tmpfs "$SHARE" && echo there >"$SHARE/file" && mount -o remount,ro "$SHARE" || return 77
+    start_server "$FERRYFS" "$SHARE" && open_guest 6.1 1 &&
+        expect there 'cat file' &&
+        expect "touch: new: Read-only file system" 'touch new' &&
+        expect "rm: can't remove 'file': Read-only file system" 'rm -f file' &&
+        expect "sh: can't create file: Read-only file system" 'echo > file' &&
+        expect "mkdir: can't create directory 'd': Read-only file system" 'mkdir d' &&
+        expect there 'cat file' && umount_after_close
+}
+
+# A disk that fails: ext4 on a loop device, whose backing file cannot grow (writes) and is cut off (reads).
+# shellcheck disable=SC2034 # WHY is read where the test was started.
+io_errors() {
+    local disk=$RUN/disk
+    [ -e /dev/loop-control ] && mkdir "$disk" && mount -t tmpfs -o size=12m tmpfs "$disk" && truncate -s 64M "$disk/image" &&
+        mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=0,nodiscard "$disk/image" && mount -o loop,errors=continue "$disk/image" "$SHARE" ||
+        { WHY="no loop device can be made here" && umount -l "$disk" 2>/dev/null; return 77; }
+    failing_disk "$disk"
+    local status=$?
+    umount -l "$SHARE" 2>/dev/null
+    umount -l "$disk"
+    return $status
+}
+
+failing_disk() {
+    start_server "$FERRYFS" "$SHARE" --cache never --allow-direct-io && open_guest 6.1 1 &&
+        expect "" 'seq 100000 > before; sync -f before; dd if=/dev/zero of=read bs=64k count=16 conv=fsync 2>/dev/null' || return
+    sync -f "$SHARE"
+    step 'dd if=/dev/zero of=big bs=64k count=500 conv=fsync 2>&1 | grep -oE "Input/output error|No space left on device"'
+    must "after failing writes fsync said '$ANSWER', not EIO" test "$ANSWER" = "Input/output error" &&
+        expect "$(seq 100000 | md5sum)" 'md5sum < before' || return
+    truncate -s 1M "$1/image"
+    # Out of the host's cache, so that the disk is asked.
+    dd if="$SHARE/read" iflag=nocache count=0 status=none
+    step 'cat read 2>&1 >/dev/null | grep -o "Input/output error"'
+    must "a failing read said '$ANSWER', not EIO" test "$ANSWER" = "Input/output error" &&
+        expect alive 'echo alive' && close_guest
+}
+
+run_failures() {
+    local test
+    for test in qemu_killed qemu_killed_persistent_server server_killed guest_reboots full_directory full_directory_writeback \
+        read_only_source io_errors; do
+        wanted $test || continue
+        run_test $test $test
+    done
+    say "failures: $(tally failures)"
+}

@@ -1,0 +1,179 @@
+# shellcheck shell=bash
+# How a guest and its server are started, talked to and ended. One server and one guest have a folder of their own,
+# $RUN, with the socket, the serial lines and the logs; everything that is started is ended by its number.
+
+# shellcheck source=tests/tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../tools/lib.sh"
+GUEST=$TARGET/guest
+export FERRYFS=$TARGET/release/ferryfs
+E2E=$ROOT/tests/e2e
+SERVER_PID='' QEMU_PID='' PORT_IN='' PORT_OUT='' RUN='' WHY=''
+
+# new_run: a short folder name, because the path of a socket has 107 bytes at most.
+new_run() {
+    RUN=$(mktemp -d /tmp/ferryfs-guest.XXXXXX)
+    chmod 0755 "$RUN"
+}
+
+# make_ready KERNEL: installs QEMU and makes the kernel and the base of the guest; says why when that fails.
+make_ready() {
+    local log=$TARGET/guest/kernel-$1.log
+    "$ROOT/tests/tools/need" qemu busybox cpio kmod debian-keys || return 1
+    mkdir -p "$GUEST"
+    "$E2E/guest/base" || return 1
+    if ! "$E2E/guest/kernel" "$1" >"$log" 2>&1 </dev/null; then
+        skip "kernel $1" "$(tail -n 1 "$log")"
+        return 1
+    fi
+    accelerator >/dev/null
+}
+
+# accelerator: kvm where it runs the guest's kernel within 10 seconds, tcg elsewhere. Tried once for each kernel of the host.
+accelerator() {
+    local memory=$GUEST/accelerator ports
+    if [ "$(sed -n 1p "$memory" 2>/dev/null)" != "$(uname -r)" ]; then
+        ports=$(mktemp -d /tmp/ferryfs-guest.XXXXXX)
+        { uname -r && (try_kvm "$ports/console") 2>/dev/null && echo kvm || echo tcg; } >"$memory"
+        rm -rf "$ports"
+    fi
+    sed -n 2p "$memory"
+}
+
+try_kvm() {
+    [ -w /dev/kvm ] || return 1
+    timeout -s KILL 10 qemu-system-x86_64 -accel kvm -cpu host -m 512 -nodefaults -no-user-config -display none -no-reboot \
+        -serial "file:$1" -kernel "$GUEST/kernel-6.1/vmlinuz" -initrd "$GUEST/base.cpio" \
+        -append "console=ttyS0 quiet panic=-1 rdinit=/busybox/busybox -- echo IT RUNS" >/dev/null 2>&1 </dev/null
+    grep -q 'IT RUNS' "$1" 2>/dev/null
+}
+
+# start_server SERVER SHARED [OPTIONS...]: returns when it listens on $RUN/socket; fails, with the reason in WHY, when it
+# does not.
+start_server() {
+    local server=$1 shared=$2
+    shift 2
+    setpriv --pdeathsig KILL "$server" --shared-dir "$shared" --socket-path "$RUN/socket" "$@" \
+        >"$RUN/server.log" 2>&1 </dev/null &
+    SERVER_PID=$!
+    for _ in $(seq 300); do
+        # The flag of a socket that listens; its file is there earlier.
+        ! grep -q " 00010000 .* $RUN/socket\$" /proc/net/unix || return 0
+        kill -0 "$SERVER_PID" 2>/dev/null || break
+        sleep 0.1
+    done
+    WHY="the server did not listen: $(tail -n 1 "$RUN/server.log")"
+    return 1
+}
+
+# initrd KERNEL [tools]: the guest's root, the pieces that it is made of one after the other.
+initrd() {
+    local file=$GUEST/initrd-$1${2:+-$2}
+    cat "$GUEST/base.cpio" "$GUEST/kernel-$1/modules.cpio" ${2:+"$GUEST/$2.cpio"} >"$file.$$"
+    mv "$file.$$" "$file"
+    say "$file"
+}
+
+# boot KERNEL CPUS QUEUES LIMIT INITRD -- [VARIABLE=VALUE...]: starts a guest that ends by itself, or after LIMIT seconds.
+# CONSOLE may say where its console goes (a QEMU character device), INPUT and OUTPUT where QEMU's own go; MEMORY, in MiB, how much it has.
+boot() {
+    local kernel=$1 cpus=$2 queues=$3 limit=$4 initrd=$5 acceleration
+    shift 6
+    acceleration=$(accelerator)
+    mkfifo "$RUN/port.in" "$RUN/port.out"
+    # Opened for both directions, so that nobody waits for the other side to open.
+    exec {PORT_IN}<>"$RUN/port.in" {PORT_OUT}<>"$RUN/port.out"
+    # shellcheck disable=SC2054 # commas belong to QEMU's options
+    local words=(
+        -machine "q35,accel=$acceleration,memory-backend=mem" -smp "$cpus" -nodefaults -no-user-config -display none
+        -cpu "$([ "$acceleration" = kvm ] && echo host || echo max)"
+        -m "${MEMORY:-1024}" -object "memory-backend-memfd,id=mem,size=${MEMORY:-1024}M,share=on"
+        -chardev "${CONSOLE:-file,path=$RUN/console},id=console" -serial chardev:console
+        -chardev "pipe,id=port,path=$RUN/port" -serial chardev:port
+        -chardev "socket,id=fs,path=$RUN/socket"
+        -device "vhost-user-fs-pci,chardev=fs,tag=share,num-request-queues=$queues,queue-size=1024"
+        -kernel "$GUEST/kernel-$kernel/vmlinuz" -initrd "$initrd"
+        -append "console=ttyS0 quiet panic=-1 rdinit=/init $*"
+    )
+    [[ " $* " == *" FERRY_AFTER=reboot "* ]] || words+=(-no-reboot)
+    setpriv --pdeathsig KILL qemu-system-x86_64 "${words[@]}" >"${OUTPUT:-$RUN/qemu.log}" 2>&1 <"${INPUT:-/dev/null}" \
+        {PORT_IN}>&- {PORT_OUT}>&- &
+    QEMU_PID=$!
+    { wait_for "$QEMU_PID" "$limit" || { kill -KILL "$QEMU_PID" && echo "ended after $limit s" >>"$RUN/console"; }; } \
+        >/dev/null 2>&1 </dev/null {PORT_IN}>&- {PORT_OUT}>&- &
+}
+
+# attend SHARED HANDLER...: serves the guest's lines until the guest is gone. `HOST command` runs here, in SHARED; every
+# other line goes to HANDLER, which ends the loop by failing.
+attend() {
+    local shared=$1 line part='' answer status alive=yes
+    shift
+    while true; do
+        IFS= read -r -t 0.5 -u "$PORT_OUT" line
+        status=$?
+        line=$part$line part=
+        if [ "$status" -ne 0 ]; then
+            # What the guest wrote last may have come between the time-out and its end.
+            part=$line
+            [ "$alive" = yes ] || return 0
+            kill -0 "$QEMU_PID" 2>/dev/null || alive=no
+        elif [[ $line == "HOST "* ]]; then
+            answer=$(cd "$shared" && timeout -k 1 60 sh -c "${line#HOST }" 2>>"$RUN/host.log" </dev/null)
+            status=$?
+            printf '%s %s\n' "$status" "$answer" >&"$PORT_IN"
+        else
+            "$@" "$line" || return 0
+        fi
+    done
+}
+
+# wait_for PID SECONDS: fails when the process is still there after that.
+wait_for() { timeout "$2" tail --pid="$1" -f /dev/null; }
+
+# end_guest: waits for QEMU, whose time limit is its own.
+end_guest() {
+    [ -z "$QEMU_PID" ] || wait "$QEMU_PID"
+    local status=$?
+    QEMU_PID=
+    [ -z "$PORT_IN" ] || exec {PORT_IN}>&-
+    [ -z "$PORT_OUT" ] || exec {PORT_OUT}<&-
+    PORT_IN='' PORT_OUT=''
+    rm -f "$RUN/port.in" "$RUN/port.out"
+    return $status
+}
+
+# end_server: the server ends when its guest is gone. Fails, with the reason in WHY, when it does not or leaves something.
+end_server() {
+    local status
+    WHY=
+    [ -n "$SERVER_PID" ] || return 0
+    if wait_for "$SERVER_PID" 30; then
+        wait "$SERVER_PID"
+        status=$?
+        [ "$status" -eq 0 ] || WHY="the server's exit status was $status"
+    else
+        WHY="the server did not end within 30 s of its guest"
+        kill -KILL "$SERVER_PID"
+        wait "$SERVER_PID" 2>/dev/null
+    fi
+    SERVER_PID=
+    [ -n "$WHY" ] || ! left_behind || WHY="left behind: $(left_behind)"
+    [ -z "$WHY" ]
+}
+
+# left_behind: what of this run is still on the host though everything has ended; fails when nothing is.
+left_behind() {
+    {
+        [ ! -e "$RUN/socket" ] || echo "the socket"
+        awk -v path="$RUN/socket" '$NF == path { print "a bound socket" }' /proc/net/unix
+        grep -F "$RUN" /proc/self/mountinfo
+        # A namespace lives as long as a process in it; ours name the folder of the run.
+        grep -lsF -- "$RUN/" /proc/[0-9]*/cmdline
+    } | grep .
+}
+
+# stop_all: for the trap of a script that ends early.
+stop_all() {
+    [ -z "$QEMU_PID" ] || kill -KILL "$QEMU_PID" 2>/dev/null
+    [ -z "$SERVER_PID" ] || kill -KILL "$SERVER_PID" 2>/dev/null
+    [ -z "${RUN:-}" ] || rm -rf "$RUN"
+}
