@@ -173,7 +173,10 @@ left_behind() {
 
 # stop_all: for the trap of a script that ends early.
 stop_all() {
-    [ -z "$QEMU_PID" ] || kill -KILL "$QEMU_PID" 2>/dev/null
-    [ -z "$SERVER_PID" ] || kill -KILL "$SERVER_PID" 2>/dev/null
+    local pid
+    for pid in $QEMU_PID $SERVER_PID; do
+        kill -KILL "$pid" 2>/dev/null
+        wait "$pid" 2>/dev/null
+    done
     [ -z "${RUN:-}" ] || rm -rf "$RUN"
 }
