@@ -21,7 +21,7 @@ use crate::{
         validation::{Print, Record, Seen},
         walks::Asked,
     },
-    host::{self, HostStamp, Kind, Stat, Storage},
+    host::{self, HostStamp, Kind, Stat},
     protocol::{Context, Name, NodeId},
 };
 
@@ -151,8 +151,7 @@ impl Passthrough {
         if inode.known.is_none() {
             return true;
         }
-        let Ok(fd) = inode.place.fd() else { return false };
-        let proven = self.mounts.storage(&inode.identity, fd.as_fd()) != Storage::Remote;
+        let proven = !inode.is_remote;
         if !proven && !self.warned_of_remote.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "timestamps of a network or FUSE file system prove nothing: its names and data are asked for each time"

@@ -37,7 +37,7 @@ use self::{
     files::OpenFile,
     handles::Handles,
     inodes::InodeTable,
-    mounts::{KeptDirectories, Mounts},
+    mounts::{KEPT_MAX, KeptDirectories, Mounts},
 };
 use crate::{
     coherence::{
@@ -45,7 +45,7 @@ use crate::{
         validation::Printer,
         walks::Walks,
     },
-    host::{self, Budget, FileHandle, Identities, Kind, SelfFds},
+    host::{self, Budget, FileHandle, Identities, Kind, SelfFds, Storage},
     protocol::Wishes,
 };
 
@@ -90,6 +90,12 @@ impl Passthrough {
             (InodeFileHandles::Prefer, Err(_)) => config.inode_file_handles = InodeFileHandles::Never,
             _ => {}
         }
+        let is_remote = mounts.storage(&found.identity, root.as_fd()) == Storage::Remote;
+        // Directories that stay open lately count as inodes do.
+        let kept = match config.inode_file_handles {
+            InodeFileHandles::Never => 0,
+            _ => KEPT_MAX.min(config.descriptor_budget / 4),
+        };
         // Files and directories that are open share one budget.
         let handles = Budget::new(config.handle_budget);
         Ok(Self {
@@ -98,11 +104,11 @@ impl Passthrough {
             printer: Printer::default(),
             walks: Walks::default(),
             warned_of_remote: AtomicBool::new(false),
-            inodes: InodeTable::new(root, &found, config.cache == CacheMode::Coherent),
-            descriptors: Budget::new(config.descriptor_budget),
+            inodes: InodeTable::new(root, &found, is_remote, config.cache == CacheMode::Coherent),
+            descriptors: Budget::new(config.descriptor_budget - kept),
             files: Handles::new(Arc::clone(&handles)),
             directories: Handles::new(handles),
-            kept: KeptDirectories::default(),
+            kept: KeptDirectories::new(kept),
             identities: Identities::of_process(),
             config,
             fds,

@@ -6,7 +6,7 @@ use ferryfs::passthrough::config::{Config, InodeFileHandles};
 use fuse_abi::{CopyFileRangeIn, SetattrIn, SetattrValid};
 
 use crate::support::{
-    Client, Errno, ROOT, Result, Share, host, in_handle_mode, needs_root, passthrough, skipped, supports_handles,
+    Client, Errno, ROOT, Result, Share, Stop, host, in_handle_mode, needs_root, passthrough, skipped, supports_handles,
 };
 
 const BUDGET: usize = 8;
@@ -341,15 +341,96 @@ fn many_directories_in_use_beyond_the_budget_hold_a_bounded_number_of_descriptor
         return;
     }
     const DIRECTORIES: usize = 300;
-    let share = Share::in_memory(in_handle_mode);
-    let client = share.client();
-    for number in 0..DIRECTORIES {
-        let dir = client.mkdir(ROOT, &number.to_string(), 0o755).unwrap().nodeid;
-        client.mkdir(dir, "sub", 0o755).unwrap();
+    // The root is held beside the budget, once as an inode and once as what file handles of its mount are opened by.
+    const ROOTS: usize = 2;
+    for budget in [0, 3, 40, 400] {
+        let share = Share::in_memory(|config| {
+            config.inode_file_handles = InodeFileHandles::Prefer;
+            config.descriptor_budget = budget;
+        });
+        let client = share.client();
+        for number in 0..DIRECTORIES {
+            let dir = client.mkdir(ROOT, &number.to_string(), 0o755).unwrap().nodeid;
+            client.mkdir(dir, "sub", 0o755).unwrap();
+        }
+        let below = fs::canonicalize(share.path()).unwrap();
+        let targets = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let held = targets.filter(|target| target.starts_with(&below)).count();
+        assert!(held <= budget + ROOTS, "{held} descriptors, {budget} allowed");
+        assert_eq!(share.known_inodes(), 2 * DIRECTORIES);
     }
-    let below = fs::canonicalize(share.path()).unwrap();
-    let targets = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    let held = targets.filter(|target| target.starts_with(&below)).count();
-    assert!(held <= 128 + 4, "{held} descriptors");
-    assert_eq!(share.known_inodes(), 2 * DIRECTORIES);
+}
+
+#[test]
+fn what_two_queues_make_at_once_at_the_limit_is_told_of_or_not_made() {
+    if needs_root() {
+        return;
+    }
+    // Of the caller the host hides what is in there, so that the lookup after the making takes two tries.
+    let (share, client, first) = full_share(small);
+    fs::create_dir(share.host("private")).unwrap();
+    fs::write(share.host("another"), "").unwrap();
+    client.forget(first, 1);
+    let private = client.lookup(ROOT, "private").unwrap().nodeid;
+    let second = client.lookup(ROOT, "1").unwrap().nodeid;
+    // Everything is held; from here on the one permit that there is goes from hand to hand.
+    client.forget(second, 2);
+    let stop = Stop::default();
+    std::thread::scope(|scope| {
+        let _stopped = stop.at_the_end();
+        let rival = share.client();
+        let stopping = &stop;
+        scope.spawn(move || {
+            while !stopping.is_asked() {
+                if let Ok(entry) = rival.lookup(ROOT, "another") {
+                    rival.forget(entry.nodeid, 1);
+                }
+            }
+        });
+        let user = client.as_user(1000, 1000);
+        let (mut made, mut refused) = (0, 0);
+        for round in 0..3000 {
+            let name = round.to_string();
+            match user.mkdir(private, &name, 0o755) {
+                Ok(entry) => {
+                    user.forget(entry.nodeid, 1);
+                    fs::remove_dir(share.host("private").join(&name)).unwrap();
+                    made += 1;
+                }
+                Err(errno) => {
+                    assert_eq!(errno, Errno::ENFILE);
+                    assert_eq!(names(&share.host("private")), 0, "{name}: what was refused was not made");
+                    refused += 1;
+                }
+            }
+        }
+        println!("{made} made, {refused} refused");
+    });
+}
+
+#[test]
+fn what_cannot_be_kept_where_there_are_no_file_handles_is_not_left_behind() {
+    if needs_root() {
+        return;
+    }
+    host::in_private_mounts(|directory| {
+        let below = directory.join("below");
+        fs::create_dir(&below).unwrap();
+        if !host::mount_ramfs(&below) || supports_handles(&below) {
+            skipped("no file system without file handles can be mounted here");
+            return;
+        }
+        // The directory itself and what it is mounted by; nothing in it has room.
+        let share = Share::at(directory, |config| {
+            config.inode_file_handles = InodeFileHandles::Prefer;
+            config.descriptor_budget = 1;
+        });
+        let client = share.client();
+        let below_node = client.lookup(ROOT, "below").unwrap().nodeid;
+        assert_eq!(client.mkdir(below_node, "new", 0o755).unwrap_err(), Errno::ENFILE);
+        assert_eq!(client.symlink(below_node, "new", "target").unwrap_err(), Errno::ENFILE);
+        assert_eq!(client.mknod(below_node, "new", libc::S_IFIFO | 0o644, 0).unwrap_err(), Errno::ENFILE);
+        assert_eq!(client.create(below_node, "new", libc::O_RDWR, 0o644).unwrap_err(), Errno::ENFILE);
+        assert_eq!(names(&below), 0);
+    });
 }
