@@ -14,6 +14,7 @@ mod files;
 mod handles;
 pub mod idmap;
 mod inodes;
+mod knowledge;
 mod known;
 mod lookup;
 mod mounts;
