@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     coherence::{
-        validation::{Print, Seen},
+        validation::{Print, Seen, Telling},
         walks::Asked,
     },
     host::{self, HostStamp, Kind, Stat, Storage},
@@ -107,13 +107,19 @@ impl Passthrough {
         let granted = if fleeting { Duration::ZERO } else { self.grants.attributes };
         let Some(mut known) = inode.known() else { return granted };
         if inode.kind != Kind::Directory {
-            known.record.told(self.print(inode.kind, 0, found));
+            let telling = Telling { who: cx.pid, at: self.milliseconds() };
+            known.record.told(self.print(inode.kind, 0, found), telling);
             if known.record.is_hot() {
                 return Duration::ZERO;
             }
         }
         drop(known);
         if self.walks.looks_again(cx.pid) { Duration::ZERO } else { granted }
+    }
+
+    /// How long this share has been served: enough to tell one moment from the next, wrapped or not.
+    fn milliseconds(&self) -> u32 {
+        self.began.elapsed().as_millis() as u32
     }
 
     /// Whether the timestamps of an inode prove anything: not where other machines write to the same storage, and this
