@@ -2,9 +2,9 @@
 
 use std::{
     hash::BuildHasher,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -12,11 +12,7 @@ use std::{
 use fuse_abi::Errno;
 use hashbrown::{DefaultHashBuilder, hash_table::Entry};
 
-use super::{
-    known::{self, Known},
-    place::Place,
-    sharded::Sharded,
-};
+use super::{knowledge::Known, place::Place, sharded::Sharded};
 use crate::{
     directory::Directory,
     host::{Identity, Kind, Stat},
@@ -54,6 +50,11 @@ impl Inode {
             directory.generation().bump();
         }
     }
+
+    /// What the guest knows of it, where that is kept.
+    pub(super) fn known(&self) -> Option<MutexGuard<'_, Known>> {
+        self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// All inodes a guest knows, by number and by what they are on the host.
@@ -82,7 +83,7 @@ impl InodeTable {
             hint: AtomicU64::new(0),
             place: Place::root(root),
             directory: OnceLock::new(),
-            known: known::room(keeps_known),
+            known: Known::room(keeps_known),
             handles: AtomicU32::new(0),
         });
         let table = Self {
@@ -163,7 +164,7 @@ impl InodeTable {
             hint: AtomicU64::new(0),
             place,
             directory: OnceLock::new(),
-            known: known::room(self.keeps_known),
+            known: Known::room(self.keeps_known),
             handles: AtomicU32::new(0),
         })
     }
@@ -279,21 +280,5 @@ impl InodeTable {
         let mut shard = self.expected.write(hint.0);
         let entry = shard.find_entry(hint.0, |(known, _)| *known == hint.0).ok()?;
         Some(entry.remove().0.1)
-    }
-}
-
-/// A descriptor of an inode: its own, or one opened for this request.
-#[derive(Debug)]
-pub(super) enum InodeFd<'i> {
-    Held(BorrowedFd<'i>),
-    Shared(Arc<OwnedFd>),
-}
-
-impl AsFd for InodeFd<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Held(held) => *held,
-            Self::Shared(shared) => shared.as_fd(),
-        }
     }
 }

@@ -11,8 +11,8 @@ use fuse_abi::{EntryOut, Errno};
 use super::{
     Passthrough,
     config::InodeFileHandles,
-    inodes::{Inode, InodeFd},
-    place::Place,
+    inodes::Inode,
+    place::{InodeFd, Place},
 };
 use crate::{
     coherence::walks::Asked,

@@ -14,6 +14,7 @@ mod files;
 mod handles;
 pub mod idmap;
 mod inodes;
+mod knowledge;
 mod known;
 mod lookup;
 mod mounts;
@@ -27,6 +28,7 @@ mod xattrs;
 use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::AtomicBool},
+    time::Instant,
 };
 
 use fuse_abi::{Errno, InitFlags};
@@ -58,6 +60,8 @@ pub struct Passthrough {
     printer: Printer,
     /// Threads of that guest that were sent back to look again.
     walks: Walks,
+    /// What moments are counted from.
+    began: Instant,
     warned_of_remote: AtomicBool,
     fds: SelfFds,
     identities: Identities,
@@ -103,6 +107,7 @@ impl Passthrough {
             serves_xattrs: config.serves_xattrs(),
             printer: Printer::default(),
             walks: Walks::default(),
+            began: Instant::now(),
             warned_of_remote: AtomicBool::new(false),
             inodes: InodeTable::new(root, &found, is_remote, config.cache == CacheMode::Coherent),
             descriptors: Budget::new(config.descriptor_budget - kept),
