@@ -6,7 +6,7 @@ use ferryfs::passthrough::config::{Config, InodeFileHandles};
 use fuse_abi::{CopyFileRangeIn, SetattrIn, SetattrValid};
 
 use crate::support::{
-    Client, Errno, ROOT, Result, Share, Stop, host, in_handle_mode, needs_root, passthrough, skipped, supports_handles,
+    Client, Errno, ROOT, Result, Share, host, in_handle_mode, needs_root, passthrough, skipped, supports_handles,
 };
 
 const BUDGET: usize = 8;
@@ -359,53 +359,6 @@ fn many_directories_in_use_beyond_the_budget_hold_a_bounded_number_of_descriptor
         assert!(held <= budget + ROOTS, "{held} descriptors, {budget} allowed");
         assert_eq!(share.known_inodes(), 2 * DIRECTORIES);
     }
-}
-
-#[test]
-fn what_two_queues_make_at_once_at_the_limit_is_told_of_or_not_made() {
-    if needs_root() {
-        return;
-    }
-    // Of the caller the host hides what is in there, so that the lookup after the making takes two tries.
-    let (share, client, first) = full_share(small);
-    fs::create_dir(share.host("private")).unwrap();
-    fs::write(share.host("another"), "").unwrap();
-    client.forget(first, 1);
-    let private = client.lookup(ROOT, "private").unwrap().nodeid;
-    let second = client.lookup(ROOT, "1").unwrap().nodeid;
-    // Everything is held; from here on the one permit that there is goes from hand to hand.
-    client.forget(second, 2);
-    let stop = Stop::default();
-    std::thread::scope(|scope| {
-        let _stopped = stop.at_the_end();
-        let rival = share.client();
-        let stopping = &stop;
-        scope.spawn(move || {
-            while !stopping.is_asked() {
-                if let Ok(entry) = rival.lookup(ROOT, "another") {
-                    rival.forget(entry.nodeid, 1);
-                }
-            }
-        });
-        let user = client.as_user(1000, 1000);
-        let (mut made, mut refused) = (0, 0);
-        for round in 0..3000 {
-            let name = round.to_string();
-            match user.mkdir(private, &name, 0o755) {
-                Ok(entry) => {
-                    user.forget(entry.nodeid, 1);
-                    fs::remove_dir(share.host("private").join(&name)).unwrap();
-                    made += 1;
-                }
-                Err(errno) => {
-                    assert_eq!(errno, Errno::ENFILE);
-                    assert_eq!(names(&share.host("private")), 0, "{name}: what was refused was not made");
-                    refused += 1;
-                }
-            }
-        }
-        println!("{made} made, {refused} refused");
-    });
 }
 
 #[test]
