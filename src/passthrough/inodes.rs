@@ -2,9 +2,9 @@
 
 use std::{
     hash::BuildHasher,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -12,11 +12,7 @@ use std::{
 use fuse_abi::Errno;
 use hashbrown::{DefaultHashBuilder, hash_table::Entry};
 
-use super::{
-    known::{self, Known},
-    place::Place,
-    sharded::Sharded,
-};
+use super::{knowledge::Known, place::Place, sharded::Sharded};
 use crate::{
     directory::Directory,
     host::{Identity, Kind, Stat},
@@ -29,6 +25,8 @@ pub(super) struct Inode {
     pub(super) id: NodeId,
     pub(super) identity: Identity,
     pub(super) kind: Kind,
+    /// Whether its storage is another machine or process: whatever is asked of it may wait.
+    pub(super) is_remote: bool,
     references: AtomicU64,
     /// The hash of the (parent, name) it was last found by: see [`InodeTable::expects`].
     hint: AtomicU64,
@@ -52,6 +50,11 @@ impl Inode {
             directory.generation().bump();
         }
     }
+
+    /// What the guest knows of it, where that is kept.
+    pub(super) fn known(&self) -> Option<MutexGuard<'_, Known>> {
+        self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// All inodes a guest knows, by number and by what they are on the host.
@@ -70,16 +73,17 @@ pub(super) struct InodeTable {
 
 impl InodeTable {
     /// A table that knows only the root of the share.
-    pub(super) fn new(root: OwnedFd, found: &Stat, keeps_known: bool) -> Self {
+    pub(super) fn new(root: OwnedFd, found: &Stat, is_remote: bool, keeps_known: bool) -> Self {
         let root = Arc::new(Inode {
             id: NodeId::ROOT,
             identity: found.identity,
             kind: found.kind(),
+            is_remote,
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place: Place::root(root),
             directory: OnceLock::new(),
-            known: known::room(keeps_known),
+            known: Known::room(keeps_known),
             handles: AtomicU32::new(0),
         });
         let table = Self {
@@ -124,7 +128,7 @@ impl InodeTable {
     }
 
     /// The inode of the host object that `place` holds, with one reference more: the one there is, or a new one.
-    pub(super) fn insert(&self, found: &Stat, place: Place) -> Arc<Inode> {
+    pub(super) fn insert(&self, found: &Stat, place: Place, is_remote: bool) -> Arc<Inode> {
         let hash = self.hasher.hash_one(found.identity);
         let mut shard = self.by_identity.write(hash);
         let entry = shard.entry(hash, |inode| inode.identity == found.identity, |inode| self.hash_identity(inode));
@@ -135,12 +139,12 @@ impl InodeTable {
             }
             // The number was used again on the host, after an inode that only a file handle stood for had gone.
             Entry::Occupied(mut reused) => {
-                let inode = self.build(found, place);
+                let inode = self.build(found, place, is_remote);
                 *reused.get_mut() = Arc::clone(&inode);
                 inode
             }
             Entry::Vacant(vacant) => {
-                let inode = self.build(found, place);
+                let inode = self.build(found, place, is_remote);
                 vacant.insert(Arc::clone(&inode));
                 inode
             }
@@ -150,16 +154,17 @@ impl InodeTable {
         inode
     }
 
-    fn build(&self, found: &Stat, place: Place) -> Arc<Inode> {
+    fn build(&self, found: &Stat, place: Place, is_remote: bool) -> Arc<Inode> {
         Arc::new(Inode {
             id: NodeId(self.next.fetch_add(1, Ordering::Relaxed)),
             identity: found.identity,
             kind: found.kind(),
+            is_remote,
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place,
             directory: OnceLock::new(),
-            known: known::room(self.keeps_known),
+            known: Known::room(self.keeps_known),
             handles: AtomicU32::new(0),
         })
     }
@@ -275,21 +280,5 @@ impl InodeTable {
         let mut shard = self.expected.write(hint.0);
         let entry = shard.find_entry(hint.0, |(known, _)| *known == hint.0).ok()?;
         Some(entry.remove().0.1)
-    }
-}
-
-/// A descriptor of an inode: its own, or one opened for this request.
-#[derive(Debug)]
-pub(super) enum InodeFd<'i> {
-    Held(BorrowedFd<'i>),
-    Shared(Arc<OwnedFd>),
-}
-
-impl AsFd for InodeFd<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Held(held) => *held,
-            Self::Shared(shared) => shared.as_fd(),
-        }
     }
 }

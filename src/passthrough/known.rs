@@ -6,7 +6,7 @@
 use std::{
     ffi::CStr,
     os::fd::AsFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,26 +18,12 @@ use super::{
 };
 use crate::{
     coherence::{
-        validation::{Print, Record, Seen},
+        validation::{Print, Seen, Telling},
         walks::Asked,
     },
-    host::{self, HostStamp, Kind, Stat, Storage},
+    host::{self, HostStamp, Kind, Stat},
     protocol::{Context, Name, NodeId},
 };
-
-/// What is known of what the guest knows.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// Most inodes have one name, directories always.
-    names: Vec<(NodeId, Box<[u8]>)>,
-    pub(super) record: Record,
-}
-
-impl Known {
-    pub(super) fn names(&self) -> impl Iterator<Item = (NodeId, &[u8])> {
-        self.names.iter().map(|(parent, name)| (*parent, &**name))
-    }
-}
 
 /// Setuid and setgid.
 const SPECIAL_BITS: u32 = 0o6000;
@@ -78,10 +64,6 @@ impl PathBuffer {
 }
 
 impl Inode {
-    pub(super) fn known(&self) -> Option<MutexGuard<'_, Known>> {
-        self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     pub(super) fn changed_status(&self) {
         if let Some(mut known) = self.known() {
             known.record.changed_status();
@@ -95,11 +77,6 @@ impl Inode {
     }
 }
 
-/// Room for what is known of an inode, where that is kept.
-pub(super) fn room(wanted: bool) -> Option<Box<Mutex<Known>>> {
-    wanted.then(Box::default)
-}
-
 impl Passthrough {
     /// The guest learns that this name leads to `inode`.
     pub(super) fn learn_name(&self, hint: NameHint, dir: &Inode, name: Name<'_>, inode: &Inode) {
@@ -109,15 +86,9 @@ impl Passthrough {
         {
             before.forget_name(dir.id, name.as_bytes());
         }
-        let Some(mut known) = inode.known() else { return };
-        if known.names.iter().any(|(parent, known)| *parent == dir.id && **known == *name.as_bytes()) {
-            return;
+        if let Some(mut known) = inode.known() {
+            known.learn(inode.kind, dir.id, name.as_bytes());
         }
-        if inode.kind == Kind::Directory {
-            // A client gives a directory one name: the last it learned.
-            known.names.clear();
-        }
-        known.names.push((dir.id, name.as_bytes().into()));
     }
 
     /// The guest learns that this name leads nowhere.
@@ -136,7 +107,8 @@ impl Passthrough {
         let granted = if fleeting { Duration::ZERO } else { self.grants.attributes };
         let Some(mut known) = inode.known() else { return granted };
         if inode.kind != Kind::Directory {
-            known.record.told(self.print(inode.kind, 0, found));
+            let telling = Telling { who: cx.pid, at: self.milliseconds() };
+            known.record.told(self.print(inode.kind, 0, found), telling);
             if known.record.is_hot() {
                 return Duration::ZERO;
             }
@@ -145,14 +117,18 @@ impl Passthrough {
         if self.walks.looks_again(cx.pid) { Duration::ZERO } else { granted }
     }
 
+    /// How long this share has been served: enough to tell one moment from the next, wrapped or not.
+    fn milliseconds(&self) -> u32 {
+        self.began.elapsed().as_millis() as u32
+    }
+
     /// Whether the timestamps of an inode prove anything: not where other machines write to the same storage, and this
     /// one hears of it late.
     pub(super) fn is_proven(&self, inode: &Inode) -> bool {
         if inode.known.is_none() {
             return true;
         }
-        let Ok(fd) = inode.place.fd() else { return false };
-        let proven = self.mounts.storage(&inode.identity, fd.as_fd()) != Storage::Remote;
+        let proven = !inode.is_remote;
         if !proven && !self.warned_of_remote.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "timestamps of a network or FUSE file system prove nothing: its names and data are asked for each time"
@@ -254,7 +230,7 @@ impl Passthrough {
 
     pub(super) fn follow_names(&self, inode: &Inode) -> host::Result<(Stat, bool)> {
         let mut last = None;
-        let names = inode.known().map_or(0, |known| known.names.len());
+        let names = inode.known().map_or(0, |known| known.names().len());
         for index in 0..names {
             let mut path = PathBuffer::new();
             // A name whose directory the guest has forgotten is forgotten with it.
@@ -290,14 +266,14 @@ impl Passthrough {
 impl Inode {
     fn prepend_name(&self, index: usize, path: &mut PathBuffer) -> Option<NodeId> {
         let known = self.known()?;
-        let (parent, name) = known.names.get(index)?;
+        let (parent, name) = known.names().nth(index)?;
         path.prepend(name)?;
-        Some(*parent)
+        Some(parent)
     }
 
     fn forget_name(&self, parent: NodeId, name: &[u8]) {
         if let Some(mut known) = self.known() {
-            known.names.retain(|(dir, known)| *dir != parent || **known != *name);
+            known.forget(parent, name);
         }
     }
 
