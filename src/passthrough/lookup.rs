@@ -108,11 +108,18 @@ impl Passthrough {
 
     /// Gives back references, and with the last one what is kept of the inode.
     pub(super) fn forget_inode(&self, id: NodeId, count: u64) {
-        if let Some(gone) = self.inodes.forget(id, count)
-            && gone.kind == Kind::Directory
-            && gone.place.holds_none()
-        {
+        let Some(gone) = self.inodes.forget(id, count) else { return };
+        if gone.kind == Kind::Directory && gone.place.holds_none() {
             self.kept.let_go(id);
+        }
+        drop(gone);
+        self.give_back_memory();
+    }
+
+    /// Gives the system back the memory of many inodes that have gone.
+    pub(super) fn give_back_memory(&self) {
+        if self.inodes.has_ebbed() {
+            host::give_back_memory();
         }
     }
 

@@ -20,6 +20,7 @@ mod lookup;
 mod mounts;
 mod namespace;
 mod place;
+mod population;
 mod serve;
 mod sharded;
 pub mod xattr_map;
@@ -175,5 +176,6 @@ impl Passthrough {
         self.inodes.clear();
         self.kept.clear();
         self.walks.clear();
+        self.give_back_memory();
     }
 }
