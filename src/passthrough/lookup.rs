@@ -98,11 +98,12 @@ impl Passthrough {
 
     /// Gives back references, and with the last one what is kept of the inode.
     pub(super) fn forget_inode(&self, id: NodeId, count: u64) {
-        if let Some(gone) = self.inodes.forget(id, count)
-            && gone.kind == Kind::Directory
-            && gone.place.holds_none()
-        {
+        let Some(gone) = self.inodes.forget(id, count) else { return };
+        if gone.kind == Kind::Directory && gone.place.holds_none() {
             self.kept.let_go(id);
+        }
+        if self.config.no_open {
+            self.unopened.let_go(id);
         }
     }
 
@@ -142,6 +143,7 @@ impl Passthrough {
             |errno| if self.config.inode_file_handles == InodeFileHandles::Mandatory { errno } else { Errno::ENFILE };
         let handle = FileHandle::of(pin.as_fd()).map_err(refuse)?;
         let mount = self.mount_of(&pin, found, dir).map_err(refuse)?;
+        self.unopened.note_file_handle();
         Ok(Place::handle(handle, mount))
     }
 

@@ -143,8 +143,8 @@ impl FileSystem for Passthrough {
         self.allocate(cx, node, handle, mode, (offset, len))
     }
 
-    fn lseek(&self, _: &Context, node: NodeId, handle: HandleId, offset: u64, whence: Whence) -> Result<u64> {
-        self.seek_file(node, handle, offset, whence)
+    fn lseek(&self, cx: &Context, node: NodeId, handle: HandleId, offset: u64, whence: Whence) -> Result<u64> {
+        self.seek_file(cx, node, handle, offset, whence)
     }
 
     fn copy_file_range(&self, cx: &Context, range: &CopyRange) -> Result<u64> {
@@ -159,8 +159,14 @@ impl FileSystem for Passthrough {
         self.open_directory(cx, node)
     }
 
-    fn readdir(&self, _: &Context, node: NodeId, args: &ReadDirArgs, reply: &mut DirectoryReply<'_, '_>) -> Result<()> {
-        self.list(node, args, reply)
+    fn readdir(
+        &self,
+        cx: &Context,
+        node: NodeId,
+        args: &ReadDirArgs,
+        reply: &mut DirectoryReply<'_, '_>,
+    ) -> Result<()> {
+        self.list(cx, node, args, reply)
     }
 
     fn readdirplus(
@@ -173,8 +179,8 @@ impl FileSystem for Passthrough {
         self.list_plus(cx, node, args, reply)
     }
 
-    fn releasedir(&self, _: &Context, node: NodeId, handle: HandleId) -> Result<()> {
-        self.release_directory(node, handle)
+    fn releasedir(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<()> {
+        self.release_directory(cx, node, handle)
     }
 
     fn fsyncdir(&self, cx: &Context, node: NodeId, handle: HandleId, data_only: bool) -> Result<()> {
