@@ -32,7 +32,7 @@ impl Passthrough {
         if opens_no_directories(cx) {
             return Err(Errno::ENOSYS.into());
         }
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if inode.kind != Kind::Directory {
             return Err(Errno::ENOTDIR.into());
         }
@@ -69,6 +69,15 @@ impl Passthrough {
         })
     }
 
+    /// The directory that is listed, for a thread that may wait where reading it may make it wait.
+    fn listed(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<Arc<OpenDirectory>> {
+        let dir = self.directory_for(cx, node, handle)?;
+        if dir.inode.is_remote {
+            cx.leave_to_block()?;
+        }
+        Ok(dir)
+    }
+
     pub(super) fn list(
         &self,
         cx: &Context,
@@ -90,7 +99,7 @@ impl Passthrough {
         mut each: impl FnMut(&Inode, &Entry<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut read = || {
-            let dir = self.directory_for(cx, node, args.handle)?;
+            let dir = self.listed(cx, node, args.handle)?;
             let mut ended = true;
             dir.stream.read(args.offset, &mut |entry| {
                 ended = false;

@@ -59,7 +59,7 @@ impl Passthrough {
         if opens_no_files(cx) {
             return Err(Errno::ENOSYS.into());
         }
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if inode.kind == Kind::Directory {
             return Err(Errno::EISDIR.into());
         }
@@ -69,14 +69,23 @@ impl Passthrough {
         let fd = if flags.truncate() {
             inode.changed_content();
             self.keep_suid_at_open(cx, kill_suidgid)?;
-            self.open_inode(&inode, mode_of(flags))?
+            self.open_inode(&inode, unleased(cx, mode_of(flags))).map_err(leased(cx))?
         } else {
-            self.freely(cx, || self.open_inode(&inode, mode_of(flags)))?
+            self.open_freely(cx, &inode, mode_of(flags))?
         };
         if flags.truncate() {
             self.drop_mapped_capability(&inode)?;
         }
         Ok(self.opened(cx, (Arc::new(fd), inode), flags, granted, permit))
+    }
+
+    /// Opens what the guest has allowed to whoever asks.
+    pub(super) fn open_freely(&self, cx: &Context, inode: &Inode, mode: OpenMode) -> Result<OwnedFd> {
+        let mode = unleased(cx, mode);
+        self.freely(cx, || self.open_inode(inode, mode)).map_err(|failure| match failure {
+            Failure::Errno(errno) => leased(cx)(errno),
+            Failure::WouldBlock => failure,
+        })
     }
 
     /// What an OPEN is granted: decided by the cache mode alone, or for a coherent guest by what it knows.
@@ -226,7 +235,7 @@ impl Passthrough {
 
     /// Brings to the disk the file system that holds an inode: each submount is one of its own.
     pub(super) fn sync_all(&self, cx: &Context, node: NodeId) -> Result<()> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         cx.leave_to_block()?;
         self.as_server()?;
         let opened = self.open_inode(&inode, OpenMode::RDONLY)?;
@@ -258,6 +267,9 @@ impl Passthrough {
         whence: Whence,
     ) -> Result<u64> {
         let file = self.file_for(cx, node, handle, Need::Read)?;
+        if file.storage == Storage::Remote {
+            cx.leave_to_block()?;
+        }
         let from = match whence {
             Whence::Start => Seek::Start,
             Whence::Current => Seek::Current,
@@ -288,7 +300,7 @@ impl Passthrough {
         handle: HandleId,
         request: &Ioctl,
     ) -> Result<IoctlData> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if inode.kind == Kind::Directory {
             let dir = self.directory_for(cx, node, handle)?;
             return self.ioctl_as(cx, dir.stream.descriptor(), request);
@@ -374,6 +386,18 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         self.inode.handles.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// How a thread that must not wait opens a file: a process of the host's that holds a lease on it, as file servers do, is
+/// asked to give it up, and may take its time.
+pub(super) fn unleased(cx: &Context, mode: OpenMode) -> OpenMode {
+    if cx.may_block { mode } else { mode | OpenMode::NONBLOCK }
+}
+
+/// What such a thread makes of the answer.
+pub(super) fn leased(cx: &Context) -> impl Fn(Errno) -> Failure {
+    let may_block = cx.may_block;
+    move |errno| if errno == Errno::EAGAIN && !may_block { Failure::WouldBlock } else { errno.into() }
 }
 
 /// How the host opens a file with these flags.

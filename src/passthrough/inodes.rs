@@ -25,6 +25,8 @@ pub(super) struct Inode {
     pub(super) id: NodeId,
     pub(super) identity: Identity,
     pub(super) kind: Kind,
+    /// Whether its storage is another machine or process: whatever is asked of it may wait.
+    pub(super) is_remote: bool,
     references: AtomicU64,
     /// The hash of the (parent, name) it was last found by: see [`InodeTable::expects`].
     hint: AtomicU64,
@@ -71,11 +73,12 @@ pub(super) struct InodeTable {
 
 impl InodeTable {
     /// A table that knows only the root of the share.
-    pub(super) fn new(root: OwnedFd, found: &Stat, keeps_known: bool) -> Self {
+    pub(super) fn new(root: OwnedFd, found: &Stat, is_remote: bool, keeps_known: bool) -> Self {
         let root = Arc::new(Inode {
             id: NodeId::ROOT,
             identity: found.identity,
             kind: found.kind(),
+            is_remote,
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place: Place::root(root),
@@ -125,7 +128,7 @@ impl InodeTable {
     }
 
     /// The inode of the host object that `place` holds, with one reference more: the one there is, or a new one.
-    pub(super) fn insert(&self, found: &Stat, place: Place) -> Arc<Inode> {
+    pub(super) fn insert(&self, found: &Stat, place: Place, is_remote: bool) -> Arc<Inode> {
         let hash = self.hasher.hash_one(found.identity);
         let mut shard = self.by_identity.write(hash);
         let entry = shard.entry(hash, |inode| inode.identity == found.identity, |inode| self.hash_identity(inode));
@@ -136,12 +139,12 @@ impl InodeTable {
             }
             // The number was used again on the host, after an inode that only a file handle stood for had gone.
             Entry::Occupied(mut reused) => {
-                let inode = self.build(found, place);
+                let inode = self.build(found, place, is_remote);
                 *reused.get_mut() = Arc::clone(&inode);
                 inode
             }
             Entry::Vacant(vacant) => {
-                let inode = self.build(found, place);
+                let inode = self.build(found, place, is_remote);
                 vacant.insert(Arc::clone(&inode));
                 inode
             }
@@ -151,11 +154,12 @@ impl InodeTable {
         inode
     }
 
-    fn build(&self, found: &Stat, place: Place) -> Arc<Inode> {
+    fn build(&self, found: &Stat, place: Place, is_remote: bool) -> Arc<Inode> {
         Arc::new(Inode {
             id: NodeId(self.next.fetch_add(1, Ordering::Relaxed)),
             identity: found.identity,
             kind: found.kind(),
+            is_remote,
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place,

@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     coherence::{
-        validation::{Print, Seen},
+        validation::{Print, Seen, Telling},
         walks::Asked,
     },
-    host::{self, HostStamp, Kind, Stat, Storage},
+    host::{self, HostStamp, Kind, Stat},
     protocol::{Context, Name, NodeId},
 };
 
@@ -107,7 +107,8 @@ impl Passthrough {
         let granted = if fleeting { Duration::ZERO } else { self.grants.attributes };
         let Some(mut known) = inode.known() else { return granted };
         if inode.kind != Kind::Directory {
-            known.record.told(self.print(inode.kind, 0, found));
+            let telling = Telling { who: cx.pid, at: self.milliseconds() };
+            known.record.told(self.print(inode.kind, 0, found), telling);
             if known.record.is_hot() {
                 return Duration::ZERO;
             }
@@ -116,14 +117,18 @@ impl Passthrough {
         if self.walks.looks_again(cx.pid) { Duration::ZERO } else { granted }
     }
 
+    /// How long this share has been served: enough to tell one moment from the next, wrapped or not.
+    fn milliseconds(&self) -> u32 {
+        self.began.elapsed().as_millis() as u32
+    }
+
     /// Whether the timestamps of an inode prove anything: not where other machines write to the same storage, and this
     /// one hears of it late.
     pub(super) fn is_proven(&self, inode: &Inode) -> bool {
         if inode.known.is_none() {
             return true;
         }
-        let Ok(fd) = inode.place.fd() else { return false };
-        let proven = self.mounts.storage(&inode.identity, fd.as_fd()) != Storage::Remote;
+        let proven = !inode.is_remote;
         if !proven && !self.warned_of_remote.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "timestamps of a network or FUSE file system prove nothing: its names and data are asked for each time"

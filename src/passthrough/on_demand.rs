@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     directory::{self, StreamKind},
-    host::{self, Kind, OpenMode, Permit, Storage},
+    host::{self, Kind, OpenMode, Permit},
     protocol::{Access, Context, Failure, HandleId, Name, NodeId, OpenFlags, Result},
 };
 
@@ -54,7 +54,7 @@ impl Passthrough {
         if let Some(file) = self.unopened.file(node, need) {
             return Ok(file);
         }
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if inode.kind == Kind::Directory {
             return Err(Errno::EISDIR.into());
         }
@@ -69,7 +69,7 @@ impl Passthrough {
     fn open_needed(&self, cx: &Context, inode: &Inode, need: Need) -> Result<(OwnedFd, OpenFlags)> {
         let open = |access| {
             let flags = OpenFlags::of(access, need == Need::Append);
-            self.freely(cx, || self.open_inode(inode, mode_of(flags))).map(|fd| (fd, flags))
+            self.open_freely(cx, inode, mode_of(flags)).map(|fd| (fd, flags))
         };
         match need {
             Need::Read | Need::Any => open(Access::Read),
@@ -102,7 +102,7 @@ impl Passthrough {
         if let Some(directory) = self.unopened.directory(node) {
             return Ok(directory);
         }
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if inode.kind != Kind::Directory {
             return Err(Errno::ENOTDIR.into());
         }
@@ -151,12 +151,9 @@ impl Passthrough {
     /// FLUSH of a file that was never opened. Nothing has to be brought back where the storage is local: the client is
     /// told to stop asking.
     pub(super) fn flush_unopened(&self, cx: &Context, node: NodeId) -> Result<()> {
-        let inode = self.inodes.get(node)?;
-        let fd = self.fd(&inode)?;
-        if self.mounts.storage(&inode.identity, std::os::fd::AsFd::as_fd(&fd)) != Storage::Remote {
+        if !self.inode(cx, node)?.is_remote {
             return Err(Errno::ENOSYS.into());
         }
-        cx.leave_to_block()?;
         for need in [Need::Write, Need::Append] {
             if let Some(file) = self.unopened.file(node, need) {
                 file.bring_back()?;

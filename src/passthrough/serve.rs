@@ -187,20 +187,20 @@ impl FileSystem for Passthrough {
         self.sync_directory(cx, node, handle, data_only)
     }
 
-    fn statfs(&self, _: &Context, node: NodeId) -> Result<Kstatfs> {
-        self.space(node)
+    fn statfs(&self, cx: &Context, node: NodeId) -> Result<Kstatfs> {
+        self.space(cx, node)
     }
 
     fn syncfs(&self, cx: &Context, node: NodeId) -> Result<()> {
         self.sync_all(cx, node)
     }
 
-    fn getxattr(&self, _: &Context, node: NodeId, name: XattrName<'_>, size: u32, body: &mut Body<'_>) -> Result<u32> {
-        self.get_attribute(node, name, size, body)
+    fn getxattr(&self, cx: &Context, node: NodeId, name: XattrName<'_>, size: u32, body: &mut Body<'_>) -> Result<u32> {
+        self.get_attribute(cx, node, name, size, body)
     }
 
-    fn listxattr(&self, _: &Context, node: NodeId, size: u32, body: &mut Body<'_>) -> Result<u32> {
-        self.list_attributes(node, size, body)
+    fn listxattr(&self, cx: &Context, node: NodeId, size: u32, body: &mut Body<'_>) -> Result<u32> {
+        self.list_attributes(cx, node, size, body)
     }
 
     fn setxattr(
@@ -215,7 +215,7 @@ impl FileSystem for Passthrough {
         self.set_attribute(cx, node, name, value, flags, kill_sgid)
     }
 
-    fn removexattr(&self, _: &Context, node: NodeId, name: XattrName<'_>) -> Result<()> {
-        self.remove_attribute(node, name)
+    fn removexattr(&self, cx: &Context, node: NodeId, name: XattrName<'_>) -> Result<()> {
+        self.remove_attribute(cx, node, name)
     }
 }

@@ -329,7 +329,8 @@ fn by_every_stream(test: impl Fn(&str, Share)) {
             test(
                 &what,
                 Share::of(directory, |config| {
-                    few(2)(config);
+                    // Fewer than are used at once, but for what requests under way hold.
+                    few(6)(config);
                     config.dir_stream = kind;
                 }),
             );

@@ -4,6 +4,7 @@
 //! is not used: its worker ends for good at the first error, it forgets nothing of a ring at a reset, and its threads
 //! begin without a chance to confine them.
 
+mod closing;
 mod device;
 mod dirty;
 mod drops;
@@ -22,6 +23,7 @@ use std::{
 
 use vhost::vhost_user::{BackendReqHandler, Error};
 
+pub use self::closing::Closing;
 use self::{
     device::Device,
     drops::Drops,
@@ -56,7 +58,8 @@ pub enum ThreadRole {
     Pool,
 }
 
-/// Serves one front end until it leaves. Then nothing is in flight and the guest's session is over.
+/// Serves one front end until it leaves, or until `closing` says that no more is taken. When this returns nothing is in
+/// flight and the guest's session is over.
 ///
 /// # Errors
 /// When a thread or a descriptor cannot be had, or the front end says what cannot be.
@@ -64,10 +67,12 @@ pub fn serve<F: FileSystem>(
     connection: UnixStream,
     server: &Server<F>,
     options: &DeviceOptions,
+    closing: &Closing,
     confine: &(impl Fn(ThreadRole) + Sync),
 ) -> io::Result<()> {
     let rings: Vec<Arc<Ring>> = (0..=options.request_queues).map(Ring::new).collect::<io::Result<_>>()?;
     let (pool, drops) = (Pool::default(), Drops::default());
+    closing.admit(&rings);
     thread::scope(|scope| {
         let crew = Crew { rings: &rings, pool: &pool };
         for ring in &rings {
@@ -82,6 +87,7 @@ pub fn serve<F: FileSystem>(
                 ring,
             };
             thread::Builder::new().name(name).spawn_scoped(scope, move || {
+                let _vital = Vital;
                 server.file_system().begin_thread();
                 confine(ThreadRole::Worker);
                 worker.run();
@@ -89,6 +95,7 @@ pub fn serve<F: FileSystem>(
         }
         for _ in 0..options.pool_threads {
             thread::Builder::new().name("pool".into()).spawn_scoped(scope, || {
+                let _vital = Vital;
                 server.file_system().begin_thread();
                 confine(ThreadRole::Pool);
                 pool.run(server, &drops);
@@ -111,6 +118,19 @@ impl Drop for Crew<'_> {
     fn drop(&mut self) {
         self.rings.iter().for_each(|ring| ring.end());
         self.pool.end();
+    }
+}
+
+/// In a thread that no queue can do without. A panic within a request ends that request alone; one anywhere else would
+/// leave requests that nobody hands back, and whoever stops the ring would wait for them for ever.
+struct Vital;
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            log::error!("a thread that serves the guest has failed: nothing can be served any more");
+            std::process::abort();
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use super::{
     drops::Drops,
     pool::{Job, Pool},
-    ring::{Ring, Taken},
+    ring::{Rest, Ring, Taken},
 };
 use crate::{
     protocol::{FileSystem, Served, Server},
@@ -67,14 +67,27 @@ impl<F: FileSystem> Worker<'_, F> {
                 Taken::Nothing => {
                     room.chain.clear();
                     let found = !std::mem::take(&mut guest_waits) && self.poll();
-                    if !found && !self.ring.ask_for_kicks() {
-                        self.ring.sleep();
-                        self.ring.refuse_kicks();
-                        self.polling.woken();
+                    if !found {
+                        self.rest();
                     }
                 }
                 Taken::End => return,
             }
+        }
+    }
+
+    /// Sleeps, unless something came in between.
+    fn rest(&mut self) {
+        let rest = self.ring.ask_for_kicks();
+        self.ring.sleep(rest);
+        match rest {
+            Rest::No => {}
+            Rest::UntilWoken => {
+                self.ring.refuse_kicks();
+                self.polling.woken();
+            }
+            Rest::Briefly if self.ring.watch(1) => self.polling.woken(),
+            Rest::Briefly => {}
         }
     }
 
