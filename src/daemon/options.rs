@@ -189,7 +189,18 @@ impl FileSystemOptions {
                 "--translate-uid and --translate-gid would break POSIX ACLs: leave out --posix-acl",
             ));
         }
-        Ok(())
+        let contradicts_no_open = [
+            (
+                self.cache != CacheMode::Always,
+                "--no-open needs --cache=always: other modes decide something at each open",
+            ),
+            (self.allow_direct_io, "with --no-open the host does not hear of O_DIRECT: leave out --allow-direct-io"),
+            (self.preserve_noatime, "with --no-open the host does not hear of O_NOATIME: leave out --preserve-noatime"),
+        ];
+        match contradicts_no_open.into_iter().find(|(holds, _)| self.no_open && *holds) {
+            Some((_, text)) => Err(Error::usage(text)),
+            None => Ok(()),
+        }
     }
 }
 
