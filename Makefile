@@ -102,6 +102,10 @@ bench: build ## speed beside virtiofsd, workload by workload in turn (15 minutes
 	    target/release/ferryfs-bench --peer "$$(command -v virtiofsd || echo none)" \
 	    $(if $(ARGS),$(ARGS),--report docs/performance.md)
 
+.PHONY: bench-scale
+bench-scale: build ## what a thousand to a million names cost: CPU time, memory, descriptors; writes docs/performance.md
+	@target/release/ferryfs-bench --scale 1000,10000,100000,1000000 --report docs/performance.md $(ARGS)
+
 .PHONY: bench-peer
 bench-peer: ## install virtiofsd, which bench and bench-apps compare with, into target/tools
 	@tests/tools/need cc libcap-ng libseccomp virtiofsd && echo "bench-peer: virtiofsd is ready"

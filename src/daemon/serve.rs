@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fuse_abi::Errno;
+
 use super::{
     Setup,
     error::Error,
@@ -27,7 +29,7 @@ const LAST_WORK: Duration = Duration::from_secs(5);
 pub(super) fn serve(setup: Setup) -> Result<(), Error> {
     let Setup { preopened, listener, options, descriptors, ready, last_work } = setup;
     let failed = |what: &'static str| move |error: std::io::Error| Error::system(what, error, "");
-    let unshared = |errno| Error::Failed(format!("cannot share the directory: {errno}"));
+    let unshared = |errno| cannot_share("cannot share the directory".into(), errno);
 
     let contained = options.isolation.sandbox != SandboxMode::None;
     let config = options.file_system.config(descriptors, contained)?;
@@ -45,6 +47,7 @@ pub(super) fn serve(setup: Setup) -> Result<(), Error> {
         let closing = Arc::clone(&closing);
         move || finish(&closing)
     });
+    descriptors.remark();
     ready.announce()?;
     loop {
         let (connection, _) = listener.accept().map_err(failed("cannot accept a front end"))?;
@@ -58,6 +61,18 @@ pub(super) fn serve(setup: Setup) -> Result<(), Error> {
             return Ok(());
         }
     }
+}
+
+/// Why a directory cannot be served, and how to mend it where an option asks for too much.
+pub(super) fn cannot_share(what: String, errno: Errno) -> Error {
+    // The only option that a file system or a user's rights can refuse.
+    let mend = match errno {
+        Errno::EPERM | Errno::EOPNOTSUPP => {
+            "; file handles cannot be used here, leave out --inode-file-handles=mandatory"
+        }
+        _ => "",
+    };
+    Error::Failed(format!("{what}: {errno}{mend}"))
 }
 
 fn finish(closing: &Closing) {

@@ -14,7 +14,7 @@ pub struct Closing(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     closed: bool,
-    /// Of the front end that is served, or was last.
+    /// Of the front end that is served.
     rings: Vec<Arc<Ring>>,
 }
 
@@ -36,12 +36,23 @@ impl Closing {
         rings.iter().all(|ring| ring.is_drained_by(deadline))
     }
 
-    /// The rings of the next front end.
-    pub(super) fn admit(&self, rings: &[Arc<Ring>]) {
+    /// Knows the rings of a front end for as long as the guard lives.
+    pub(super) fn admit(&self, rings: &[Arc<Ring>]) -> Admitted<'_> {
         let mut state = self.state();
         state.rings = rings.to_vec();
         if state.closed {
             rings.iter().for_each(|ring| ring.retire());
         }
+        Admitted(self)
+    }
+}
+
+/// A front end is served. Afterwards nothing of it is kept: rings hold descriptors and the guest's memory.
+pub(super) struct Admitted<'c>(&'c Closing);
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        let gone = std::mem::take(&mut self.0.state().rings);
+        drop(gone);
     }
 }

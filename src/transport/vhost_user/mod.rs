@@ -72,7 +72,7 @@ pub fn serve<F: FileSystem>(
 ) -> io::Result<()> {
     let rings: Vec<Arc<Ring>> = (0..=options.request_queues).map(Ring::new).collect::<io::Result<_>>()?;
     let (pool, drops) = (Pool::default(), Drops::default());
-    closing.admit(&rings);
+    let _admitted = closing.admit(&rings);
     thread::scope(|scope| {
         let crew = Crew { rings: &rings, pool: &pool };
         for ring in &rings {
