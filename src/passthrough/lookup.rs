@@ -115,6 +115,15 @@ impl Passthrough {
         if self.config.no_open {
             self.unopened.let_go(id);
         }
+        drop(gone);
+        self.give_back_memory();
+    }
+
+    /// Gives the system back the memory of many inodes that have gone.
+    pub(super) fn give_back_memory(&self) {
+        if self.inodes.has_ebbed() {
+            host::give_back_memory();
+        }
     }
 
     /// Makes a pinned object known, with one reference more. `dir` is where it was found.

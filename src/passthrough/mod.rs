@@ -21,6 +21,7 @@ mod mounts;
 mod namespace;
 mod on_demand;
 mod place;
+mod population;
 mod serve;
 mod sharded;
 mod unopened;
@@ -184,5 +185,6 @@ impl Passthrough {
         self.inodes.clear();
         self.kept.clear();
         self.walks.clear();
+        self.give_back_memory();
     }
 }

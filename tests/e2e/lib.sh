@@ -56,7 +56,7 @@ start_server() {
     setpriv --pdeathsig KILL "$server" --shared-dir "$shared" --socket-path "$RUN/socket" "$@" \
         >"$RUN/server.log" 2>&1 </dev/null &
     SERVER_PID=$!
-    for _ in $(seq 300); do
+    for _ in $(seq 1200); do
         # The flag of a socket that listens; its file is there earlier.
         ! grep -q " 00010000 .* $RUN/socket\$" /proc/net/unix || return 0
         kill -0 "$SERVER_PID" 2>/dev/null || break
@@ -148,12 +148,12 @@ end_server() {
     local status
     WHY=
     [ -n "$SERVER_PID" ] || return 0
-    if wait_for "$SERVER_PID" 30; then
+    if wait_for "$SERVER_PID" 120; then
         wait "$SERVER_PID"
         status=$?
         [ "$status" -eq 0 ] || WHY="the server's exit status was $status"
     else
-        WHY="the server did not end within 30 s of its guest"
+        WHY="the server did not end within 120 s of its guest"
         kill -KILL "$SERVER_PID"
         wait "$SERVER_PID" 2>/dev/null
     fi
