@@ -116,7 +116,7 @@ pub fn open(kind: StreamKind, descriptor: OwnedFd, shared: Arc<Directory>, befor
 /// The stream of all who read a directory that nobody has opened: any number of scans at once, none of which says when
 /// it begins or ends. The stream may be dropped and made again in mid-scan.
 ///
-/// With the kernel's cookies that is as exact as the host's are beyond the descriptor that gave them out: on ext4, xfs
+/// With the kernel's cookies that is as exact as the host's are beyond the descriptor that gave them out: on ext4 and xfs,
 /// and btrfs, and not on overlayfs, which renumbers. Snapshots number entries by their names, which holds anywhere.
 #[must_use]
 pub fn open_for_all(
