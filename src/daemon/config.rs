@@ -48,6 +48,7 @@ impl FileSystemOptions {
             cache: self.cache,
             entry_timeout: self.entry_timeout,
             attr_timeout: self.attr_timeout,
+            no_open: self.no_open,
             dir_stream: self.dir_stream,
             announce_submounts: self.announces_submounts(),
             inode_file_handles: self.inode_file_handles,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use env_logger::{Builder, Target};
 use log::{Level, error, warn};
@@ -44,8 +44,14 @@ pub fn start(options: LogOptions) {
     };
     // A logger that is there already is the embedding program's own.
     let _ = builder.try_init();
-    // In one line like all else, and to where messages go.
-    std::panic::set_hook(Box::new(|panic| error!("{}", mistake(panic))));
+    // In one line like all else, and to where messages go; rarely enough that a guest who finds one cannot fill the log.
+    static MISTAKES: AtomicU64 = AtomicU64::new(0);
+    std::panic::set_hook(Box::new(|panic| {
+        let count = MISTAKES.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            error!("{} ({count} so far)", mistake(panic));
+        }
+    }));
     if let Some(error) = failure {
         warn!("cannot reach the system log at /dev/log ({error}): messages go to standard error");
     }

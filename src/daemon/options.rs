@@ -148,7 +148,12 @@ pub struct FileSystemOptions {
     /// Translate group ids between guest and host, as --translate-uid does
     #[arg(long, value_name = "RULE")]
     pub translate_gid: Vec<String>,
-    /// How directories are listed [default: getdents, but snapshot on tmpfs, whose own cookies do not hold]
+    /// Let the guest open files and directories without a request, for shares that nobody else changes (needs
+    /// --cache=always)
+    #[arg(long)]
+    pub no_open: bool,
+    /// How directories are listed [default: getdents, but snapshot with --no-open, and on tmpfs, whose own cookies do
+    /// not hold]
     #[arg(long, value_enum)]
     pub dir_stream: Option<DirStreamKind>,
 }

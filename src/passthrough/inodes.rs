@@ -12,7 +12,12 @@ use std::{
 use fuse_abi::Errno;
 use hashbrown::{DefaultHashBuilder, hash_table::Entry};
 
-use super::{knowledge::Known, place::Place, sharded::Sharded};
+use super::{
+    knowledge::Known,
+    place::Place,
+    population::Population,
+    sharded::{Sharded, take},
+};
 use crate::{
     directory::Directory,
     host::{Identity, Kind, Stat},
@@ -66,6 +71,7 @@ pub(super) struct InodeTable {
     by_identity: Sharded<Arc<Inode>>,
     /// Hashes of (parent, name) that led to an inode of this table, and to which.
     expected: Sharded<(u64, NodeId)>,
+    population: Population,
     /// Whether what the guest knows of each inode is kept.
     keeps_known: bool,
     hasher: DefaultHashBuilder,
@@ -92,6 +98,7 @@ impl InodeTable {
             by_id: Sharded::new(),
             by_identity: Sharded::new(),
             expected: Sharded::new(),
+            population: Population::default(),
             keeps_known,
             hasher: DefaultHashBuilder::default(),
         };
@@ -149,6 +156,7 @@ impl InodeTable {
                 inode
             }
         };
+        self.population.born();
         let id_hash = self.hasher.hash_one(inode.id);
         self.by_id.write(id_hash).insert_unique(id_hash, Arc::clone(&inode), |inode| self.hasher.hash_one(inode.id));
         inode
@@ -186,13 +194,13 @@ impl InodeTable {
         if inode.references.load(Ordering::Acquire) != 0 {
             return false;
         }
-        if let Ok(entry) = shard.find_entry(hash, |other| Arc::ptr_eq(other, inode)) {
-            entry.remove();
-        }
+        take(&mut shard, hash, |other| Arc::ptr_eq(other, inode), |inode| self.hash_identity(inode));
         let id_hash = self.hasher.hash_one(inode.id);
-        if let Ok(entry) = self.by_id.write(id_hash).find_entry(id_hash, |other| other.id == inode.id) {
-            entry.remove();
+        let mut by_id = self.by_id.write(id_hash);
+        if take(&mut by_id, id_hash, |other| other.id == inode.id, |inode| self.hasher.hash_one(inode.id)).is_some() {
+            self.population.died(1);
         }
+        drop(by_id);
         drop(shard);
         // The caller's is the last pointer: the descriptor is closed with no lock held.
         self.unexpect_all(inode);
@@ -201,7 +209,7 @@ impl InodeTable {
 
     /// Forgets everything but the root.
     pub(super) fn clear(&self) {
-        self.by_id.clear();
+        self.population.died(self.by_id.clear());
         self.by_identity.clear();
         self.expected.clear();
         self.index_root();
@@ -210,6 +218,11 @@ impl InodeTable {
     /// How many inodes the guest knows, beside the root.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// Whether most of many inodes have gone since this was last asked.
+    pub(super) fn has_ebbed(&self) -> bool {
+        self.population.has_ebbed()
     }
 
     fn hash_identity(&self, inode: &Inode) -> u64 {
@@ -234,7 +247,12 @@ impl InodeTable {
 
     /// Whether a known inode was last found under this name.
     pub(super) fn expects(&self, hint: NameHint) -> bool {
-        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).is_some()
+        self.expected(hint).is_some()
+    }
+
+    /// Which inode was last found under this name.
+    pub(super) fn expected(&self, hint: NameHint) -> Option<NodeId> {
+        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).map(|(_, node)| *node)
     }
 
     /// Takes note that `inode` was found under this name. Gives back which inode was expected there before.
@@ -270,15 +288,12 @@ impl InodeTable {
 
     /// Expects this inode under this name no more; another that has taken the name stays expected.
     fn unexpect_of(&self, hint: NameHint, node: NodeId) {
-        if let Ok(entry) = self.expected.write(hint.0).find_entry(hint.0, |known| *known == (hint.0, node)) {
-            entry.remove();
-        }
+        take(&mut self.expected.write(hint.0), hint.0, |known| *known == (hint.0, node), |(known, _)| *known);
     }
 
     /// Expects nothing under this name any more. Gives back what was expected.
     pub(super) fn unexpect(&self, hint: NameHint) -> Option<NodeId> {
-        let mut shard = self.expected.write(hint.0);
-        let entry = shard.find_entry(hint.0, |(known, _)| *known == hint.0).ok()?;
-        Some(entry.remove().0.1)
+        let shard = &mut self.expected.write(hint.0);
+        take(shard, hint.0, |(known, _)| *known == hint.0, |(known, _)| *known).map(|(_, node)| node)
     }
 }

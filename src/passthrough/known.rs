@@ -208,17 +208,17 @@ impl Passthrough {
 
     /// What is true of an inode now, and whether the guest's names of it still lead to it.
     ///
-    /// One system call while they do.
+    /// One system call while they do, but for a directory that the host has changed.
     pub(super) fn look(&self, inode: &Inode) -> host::Result<(Stat, Seen)> {
-        let generation = inode.directory_generation();
-        let now = wall_clock();
-        let (found, leads_here) = self.follow_names(inode)?;
-        let stamp = HostStamp {
-            mtime: (found.mtime.seconds, found.mtime.nanoseconds),
-            ctime: (found.ctime.seconds, found.ctime.nanoseconds),
-        };
+        let (mut generation, mut now) = (inode.directory_generation(), wall_clock());
+        let (mut found, mut leads_here) = self.follow_names(inode)?;
+        if inode.kind == Kind::Directory && inode.directory().generation().observe(stamp_of(&found)) {
+            // News of the host, or the first look: the generation it has from here on is the one to know it by.
+            (generation, now) = (inode.directory_generation(), wall_clock());
+            (found, leads_here) = self.follow_names(inode)?;
+        }
         let print = self.print(inode.kind, generation, &found);
-        Ok((found, Seen { print, settled: stamp.is_settled(now), leads_here }))
+        Ok((found, Seen { print, settled: stamp_of(&found).is_settled(now), leads_here }))
     }
 
     pub(super) fn print(&self, kind: Kind, generation: u64, found: &Stat) -> Print {
@@ -282,6 +282,13 @@ impl Inode {
             Kind::Directory => self.directory().generation().read().as_u64(),
             _ => 0,
         }
+    }
+}
+
+fn stamp_of(found: &Stat) -> HostStamp {
+    HostStamp {
+        mtime: (found.mtime.seconds, found.mtime.nanoseconds),
+        ctime: (found.ctime.seconds, found.ctime.nanoseconds),
     }
 }
 

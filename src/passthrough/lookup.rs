@@ -36,6 +36,7 @@ impl Passthrough {
     pub(super) fn lookup_entry(&self, cx: &Context, parent: NodeId, name: LookupName<'_>) -> Result<EntryOut> {
         let dir = self.inode(cx, parent)?;
         let (inode, found) = match name {
+            LookupName::Name(name) if self.leads_away(cx, &dir, name) => return Err(Failure::WouldBlock),
             LookupName::Name(name) => match self.freely(cx, || self.find_child(&dir, name)) {
                 Err(Failure::Errno(errno @ (Errno::ENOENT | Errno::ENOTDIR))) => {
                     let hidden = self.is_hidden(&dir, name)?;
@@ -56,6 +57,15 @@ impl Passthrough {
             LookupName::DotDot => self.find_parent(&dir)?,
         };
         Ok(self.entry(cx, &dir, &inode, &found))
+    }
+
+    /// Whether remote storage is known to be mounted under this name, and this thread must not wait for it.
+    pub(super) fn leads_away(&self, cx: &Context, dir: &Inode, name: Name<'_>) -> bool {
+        if cx.may_block || !self.mounts.any_remote() {
+            return false;
+        }
+        let expected = self.inodes.expected(self.inodes.hint(dir, name.as_bytes()));
+        expected.is_some_and(|node| self.inodes.get(node).is_ok_and(|inode| inode.is_remote))
     }
 
     /// The child of that name, with one reference more.
@@ -108,11 +118,21 @@ impl Passthrough {
 
     /// Gives back references, and with the last one what is kept of the inode.
     pub(super) fn forget_inode(&self, id: NodeId, count: u64) {
-        if let Some(gone) = self.inodes.forget(id, count)
-            && gone.kind == Kind::Directory
-            && gone.place.holds_none()
-        {
+        let Some(gone) = self.inodes.forget(id, count) else { return };
+        if gone.kind == Kind::Directory && gone.place.holds_none() {
             self.kept.let_go(id);
+        }
+        if self.config.no_open {
+            self.unopened.let_go(id);
+        }
+        drop(gone);
+        self.give_back_memory();
+    }
+
+    /// Gives the system back the memory of many inodes that have gone.
+    pub(super) fn give_back_memory(&self) {
+        if self.inodes.has_ebbed() {
+            host::give_back_memory();
         }
     }
 
@@ -162,6 +182,7 @@ impl Passthrough {
             |errno| if self.config.inode_file_handles == InodeFileHandles::Mandatory { errno } else { Errno::ENFILE };
         let handle = FileHandle::of(pin.as_fd()).map_err(refuse)?;
         let mount = self.mount_of(&pin, found, dir).map_err(refuse)?;
+        self.unopened.note_file_handle();
         Ok(Place::handle(handle, mount))
     }
 

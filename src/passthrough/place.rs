@@ -22,7 +22,7 @@ pub(super) enum Place {
     /// The file that CREATE opened serves until it is released, which spares CREATE a system call.
     Created(Box<Created>),
     /// A file handle: no descriptor, and no guarantee that the object still exists.
-    Handle(Box<ByHandle>),
+    Handle(ByHandle),
 }
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Place {
     }
 
     pub(super) fn handle(handle: FileHandle, mount: Arc<OwnedFd>) -> Self {
-        Self::Handle(Box::new(ByHandle { handle, mount }))
+        Self::Handle(ByHandle { handle, mount })
     }
 
     /// A descriptor to name the object by. It may be pinned only, and not readable.

@@ -13,3 +13,4 @@ mod limits;
 mod names;
 mod options;
 mod special;
+mod unasked;

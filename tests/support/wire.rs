@@ -65,6 +65,7 @@ impl Message {
         let (front, back) = reply.split_at_mut(self.room.min(HEADER + 3));
         let segments = [VolatileSlice::from(front), VolatileSlice::from(back)];
         let served = server.serve(&self.head, Payload::new(&payload, 0), &segments, self.may_block);
+        assert_eq!(server.mistakes(), 0, "a panic was answered as an error");
         let len = match served {
             Served::Reply(len) => len as usize,
             Served::WouldBlock => return Answer::WouldBlock,
