@@ -33,6 +33,8 @@ impl FileSystemOptions {
             cache: self.cache,
             entry_timeout: self.entry_timeout,
             attr_timeout: self.attr_timeout,
+            negative_timeout: self.negative_timeout.unwrap_or_default(),
+            notify: self.notify,
             dir_stream: self.dir_stream,
             announce_submounts: self.announces_submounts(),
             inode_file_handles: self.inode_file_handles,

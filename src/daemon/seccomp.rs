@@ -52,12 +52,15 @@ impl Role {
                 Group::Files,
                 Group::Identity,
                 Group::Watching,
+                Group::Looking,
                 Group::Control,
                 Group::Ending,
             ],
-            Self::Worker | Self::Pool => &[Group::Base, Group::Events, Group::Files, Group::Identity],
-            Self::Watcher => &[Group::Base, Group::Events, Group::Watching],
-            Self::Notifier => &[Group::Base, Group::Events],
+            // A directory is watched before it is looked into.
+            Self::Worker => &[Group::Base, Group::Events, Group::Files, Group::Identity, Group::Watching],
+            Self::Pool => &[Group::Base, Group::Events, Group::Files, Group::Identity],
+            Self::Watcher => &[Group::Base, Group::Events],
+            Self::Notifier => &[Group::Base, Group::Events, Group::Looking],
             Self::Signals => &[Group::Base, Group::Ending],
             Self::Warden => &[Group::Base, Group::Ending, Group::Waiting],
         }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     coherence::{
-        validation::{Print, Record, Seen},
+        validation::{Print, Record, Seen, observe},
         walks::Asked,
     },
     host::{self, HostStamp, Kind, Stat, Storage},
@@ -31,9 +31,21 @@ pub(super) struct Known {
     /// Most inodes have one name, directories always.
     names: Vec<(NodeId, Box<[u8]>)>,
     pub(super) record: Record,
+    /// One of the names was seen to lead elsewhere, and none was looked up since.
+    pub(super) strayed: bool,
 }
 
 impl Known {
+    /// The directory whose watch tells of every change of the inode, if there is one: its own, or that of its only name.
+    fn hears_by(&self, inode: &Inode, found: &Stat) -> Option<NodeId> {
+        match (inode.kind, &*self.names) {
+            (Kind::Directory, _) => Some(inode.id),
+            // By another name it could be changed from anywhere; and what the guest writes is not told from the host's.
+            (_, [(parent, _)]) if found.nlink == 1 && !self.strayed && !self.record.is_written_to() => Some(*parent),
+            _ => None,
+        }
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = (NodeId, &[u8])> {
         self.names.iter().map(|(parent, name)| (*parent, &**name))
     }
@@ -93,6 +105,12 @@ impl Inode {
             known.record.changed_content();
         }
     }
+
+    pub(super) fn written_to(&self) {
+        if let Some(mut known) = self.known() {
+            known.record.written_to();
+        }
+    }
 }
 
 /// Room for what is known of an inode, where that is kept.
@@ -108,8 +126,10 @@ impl Passthrough {
             && let Ok(before) = self.inodes.get(before)
         {
             before.forget_name(dir.id, name.as_bytes());
+            self.lost_name(&before);
         }
         let Some(mut known) = inode.known() else { return };
+        known.strayed = false;
         if known.names.iter().any(|(parent, known)| *parent == dir.id && **known == *name.as_bytes()) {
             return;
         }
@@ -118,6 +138,8 @@ impl Passthrough {
             known.names.clear();
         }
         known.names.push((dir.id, name.as_bytes().into()));
+        drop(known);
+        self.found_name(hint);
     }
 
     /// The guest learns that this name leads nowhere.
@@ -135,14 +157,18 @@ impl Passthrough {
         let fleeting = self.config.killpriv_v2 && inode.kind == Kind::File && found.mode & SPECIAL_BITS != 0;
         let granted = if fleeting { Duration::ZERO } else { self.grants.attributes };
         let Some(mut known) = inode.known() else { return granted };
-        if inode.kind != Kind::Directory {
+        if inode.kind != Kind::Directory || self.news.is_some() {
             known.record.told(self.print(inode.kind, 0, found));
             if known.record.is_hot() {
                 return Duration::ZERO;
             }
         }
+        let hears_by = known.hears_by(inode, found);
         drop(known);
-        if self.walks.looks_again(cx.pid) { Duration::ZERO } else { granted }
+        if self.walks.looks_again(cx.pid) {
+            return Duration::ZERO;
+        }
+        if fleeting { granted } else { self.hears_of(hears_by).unwrap_or(granted) }
     }
 
     /// Whether the timestamps of an inode prove anything: not where other machines write to the same storage, and this
@@ -234,9 +260,9 @@ impl Passthrough {
     ///
     /// One system call while they do.
     pub(super) fn look(&self, inode: &Inode) -> host::Result<(Stat, Seen)> {
-        let generation = inode.directory_generation();
-        let now = wall_clock();
-        let (found, leads_here) = self.follow_names(inode)?;
+        let ((generation, now), followed) =
+            observe(|| (inode.directory_generation(), wall_clock()), || self.follow_names(inode));
+        let (found, leads_here) = followed?;
         let stamp = HostStamp {
             mtime: (found.mtime.seconds, found.mtime.nanoseconds),
             ctime: (found.ctime.seconds, found.ctime.nanoseconds),
@@ -246,9 +272,11 @@ impl Passthrough {
     }
 
     pub(super) fn print(&self, kind: Kind, generation: u64, found: &Stat) -> Print {
+        // The time of change alone would do, did it not stand still for milliseconds.
+        let status = (found.ctime, found.mode, found.nlink, found.uid, found.gid);
         match kind {
-            Kind::Directory => self.printer.directory(generation, found.mtime, found.ctime),
-            _ => self.printer.file(found.size, found.mtime, found.ctime),
+            Kind::Directory => self.printer.directory(generation, found.mtime, status),
+            _ => self.printer.file(found.size, found.mtime, status),
         }
     }
 

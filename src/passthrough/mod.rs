@@ -18,6 +18,7 @@ mod known;
 mod lookup;
 mod mounts;
 mod namespace;
+mod news;
 mod place;
 mod serve;
 mod sharded;
@@ -38,6 +39,7 @@ use self::{
     handles::Handles,
     inodes::InodeTable,
     mounts::{KeptDirectories, Mounts},
+    news::News,
 };
 use crate::{
     coherence::{
@@ -59,6 +61,8 @@ pub struct Passthrough {
     /// Threads of that guest that were sent back to look again.
     walks: Walks,
     warned_of_remote: AtomicBool,
+    /// What the guest hears unasked, where it does.
+    news: Option<News>,
     fds: SelfFds,
     identities: Identities,
     inodes: InodeTable,
@@ -98,6 +102,7 @@ impl Passthrough {
             printer: Printer::default(),
             walks: Walks::default(),
             warned_of_remote: AtomicBool::new(false),
+            news: News::new(&config),
             inodes: InodeTable::new(root, &found, config.cache == CacheMode::Coherent),
             descriptors: Budget::new(config.descriptor_budget),
             files: Handles::new(Arc::clone(&handles)),
@@ -164,5 +169,9 @@ impl Passthrough {
         self.inodes.clear();
         self.kept.clear();
         self.walks.clear();
+        if let Some(news) = &self.news {
+            news.clear();
+            self.inodes.root().unwatch();
+        }
     }
 }

@@ -11,5 +11,6 @@ mod inodes;
 mod killpriv;
 mod limits;
 mod names;
+mod news;
 mod options;
 mod special;

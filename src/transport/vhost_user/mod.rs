@@ -8,6 +8,7 @@ mod device;
 mod dirty;
 mod drops;
 mod mapping;
+mod notifier;
 mod pool;
 mod ring;
 mod worker;
@@ -23,7 +24,7 @@ use std::{
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 use self::{
-    device::Device,
+    device::{Device, Told},
     drops::Drops,
     pool::Pool,
     ring::Ring,
@@ -45,6 +46,8 @@ pub struct DeviceOptions {
     pub pool_threads: usize,
     /// How long a queue's thread looks for requests before it sleeps.
     pub polling: Duration,
+    /// Offer the guest a queue by which it hears what it did not ask for.
+    pub notify: bool,
 }
 
 /// What a thread is for: told to whoever confines it, before it does anything.
@@ -54,6 +57,10 @@ pub enum ThreadRole {
     Worker,
     /// Waits for what blocks.
     Pool,
+    /// Tells the guest what it did not ask for.
+    Notifier,
+    /// Follows what happens on the host.
+    Watcher,
 }
 
 /// Serves one front end until it leaves. Then nothing is in flight and the guest's session is over.
@@ -66,10 +73,14 @@ pub fn serve<F: FileSystem>(
     options: &DeviceOptions,
     confine: &(impl Fn(ThreadRole) + Sync),
 ) -> io::Result<()> {
-    let rings: Vec<Arc<Ring>> = (0..=options.request_queues).map(Ring::new).collect::<io::Result<_>>()?;
+    // A front end that counts a queue of notifications and does not take it may use one more for requests.
+    let spare = usize::from(options.notify);
+    let rings: Vec<Arc<Ring>> = (0..=options.request_queues + spare).map(Ring::new).collect::<io::Result<_>>()?;
+    let notifications = options.notify.then(|| Ring::new(notifier::QUEUE)).transpose()?;
     let (pool, drops) = (Pool::default(), Drops::default());
+    let fs = server.file_system();
     thread::scope(|scope| {
-        let crew = Crew { rings: &rings, pool: &pool };
+        let crew = Crew { rings: &rings, notifications: notifications.as_deref(), pool: &pool, fs };
         for ring in &rings {
             let ring = Arc::clone(ring);
             let name = if ring.index == HIPRIO { "hiprio".into() } else { format!("queue {}", ring.index) };
@@ -94,7 +105,19 @@ pub fn serve<F: FileSystem>(
                 pool.run(server, &drops);
             })?;
         }
-        let ended = talk(connection, &rings, server, options);
+        if let Some(ring) = &notifications {
+            fs.unmute();
+            thread::Builder::new().name("notifier".into()).spawn_scoped(scope, || {
+                fs.begin_thread();
+                confine(ThreadRole::Notifier);
+                notifier::run(ring, server);
+            })?;
+            thread::Builder::new().name("watcher".into()).spawn_scoped(scope, || {
+                confine(ThreadRole::Watcher);
+                fs.watch();
+            })?;
+        }
+        let ended = talk(connection, &rings, notifications.as_ref(), server, options);
         drop(crew);
         server.end_session();
         ended
@@ -102,14 +125,17 @@ pub fn serve<F: FileSystem>(
 }
 
 /// Stops everybody when it is dropped, however serving ended: the threads are waited for.
-struct Crew<'c> {
+struct Crew<'c, F: FileSystem> {
     rings: &'c [Arc<Ring>],
+    notifications: Option<&'c Ring>,
     pool: &'c Pool,
+    fs: &'c F,
 }
 
-impl Drop for Crew<'_> {
+impl<F: FileSystem> Drop for Crew<'_, F> {
     fn drop(&mut self) {
-        self.rings.iter().for_each(|ring| ring.end());
+        self.rings.iter().map(|ring| &**ring).chain(self.notifications).for_each(Ring::end);
+        self.fs.mute();
         self.pool.end();
     }
 }
@@ -118,11 +144,17 @@ impl Drop for Crew<'_> {
 fn talk<F: FileSystem>(
     connection: UnixStream,
     rings: &[Arc<Ring>],
+    notifications: Option<&Arc<Ring>>,
     server: &Server<F>,
     options: &DeviceOptions,
 ) -> io::Result<()> {
-    let end_session = || server.end_session();
-    let device = Device::new(rings.to_vec(), options, &end_session);
+    let (end_session, unheard) = (|| server.end_session(), || server.file_system().unheard());
+    let device = Device::new(
+        rings.to_vec(),
+        notifications.cloned(),
+        options,
+        Told { end_session: &end_session, unheard: &unheard },
+    );
     let mut messages = BackendReqHandler::from_stream(connection, Arc::new(Mutex::new(device)));
     loop {
         match messages.handle_request() {

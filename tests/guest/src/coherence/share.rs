@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -11,8 +12,11 @@ use tempfile::TempDir;
 use crate::bridge::{Bridge, BridgeOptions};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
+use crate::front_end::virtio;
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// The file by which it is known that a guest has heard.
+const WORD: &str = "word";
 
 /// How a guest reaches the share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub struct Share {
     mountpoint: TempDir,
     source: PathBuf,
     stage: PathBuf,
+    words: AtomicU32,
     _host: TempDir,
 }
 
@@ -57,12 +62,15 @@ impl Share {
             }
             Via::Bridge(queues) => {
                 let mut daemon = Daemon::share(program, &source, args)?;
-                let options = BridgeOptions { queues, ..BridgeOptions::default() };
+                let mut options = BridgeOptions { queues, ..BridgeOptions::default() };
+                if args.contains(&"--notify") {
+                    options.virtio |= virtio::NOTIFICATION;
+                }
                 let bridge = Bridge::mount(daemon.connect()?, mountpoint.path(), &options)?;
                 Server::Bridge(Some(Box::new(bridge)), daemon)
             }
         };
-        Ok(Self { server: Some(server), mountpoint, source, stage, _host: host })
+        Ok(Self { server: Some(server), mountpoint, source, stage, words: AtomicU32::new(0), _host: host })
     }
 
     /// What is shared, as the host sees it.
@@ -81,6 +89,27 @@ impl Share {
     #[must_use]
     pub fn mountpoint(&self) -> &Path {
         self.mountpoint.path()
+    }
+
+    /// Waits until the guest has heard of everything that the host did until now: of two changes of a file of its own, the
+    /// second of which is told after all that was told with the first.
+    ///
+    /// # Panics
+    /// When it does not hear in time.
+    pub fn await_word(&self) {
+        let (here, there) = (self.source.join(WORD), self.mountpoint().join(WORD));
+        for _ in 0..2 {
+            let word = Duration::from_secs(u64::from(self.words.fetch_add(1, Ordering::Relaxed) + 1));
+            let file = fs::File::options().create(true).append(true).open(&here);
+            file.and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH + word))
+                .unwrap_or_else(|e| panic!("{WORD}: {e}"));
+            let end = Instant::now() + LIMIT;
+            let heard = || fs::metadata(&there).and_then(|found| found.modified()).ok();
+            while heard() != Some(SystemTime::UNIX_EPOCH + word) {
+                assert!(Instant::now() < end, "the guest does not hear of changes");
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
     }
 
     /// The bridge, if there is one.
