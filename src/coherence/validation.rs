@@ -67,6 +67,9 @@ pub struct Record {
     hot: bool,
     /// The guest is writing to it, and has not said that it is done.
     writing: bool,
+    /// It was told of different states by answers that may have overlapped. A client that takes in the older one first
+    /// drops the newer, as begun before: nobody can tell which it holds.
+    unsure: bool,
 }
 
 /// What a guest that takes word unasked has to hear of an inode.
@@ -84,6 +87,7 @@ impl Record {
     /// A reply carries attributes.
     pub fn told(&mut self, print: Print) {
         if self.told != Some(print) {
+            self.unsure |= self.told.is_some();
             self.told = Some(print);
             self.hot = false;
         }
@@ -108,7 +112,13 @@ impl Record {
 
     /// The guest changed a directory, and has dropped by itself what it knew of it.
     pub fn changed_entries(&mut self) {
+        self.unsure |= self.told.is_some();
         self.told = None;
+    }
+
+    /// The guest holds for certain what it was told last, or knows that it holds nothing.
+    pub fn is_certain(&mut self) {
+        self.unsure = false;
     }
 
     /// A writer of the guest has closed: as close-to-open file systems do, what is there now is taken for its work.
@@ -140,7 +150,7 @@ impl Record {
                 let cached = self.cached.is_none_or(|cached| cached.content == now.content);
                 match told {
                     told if told.content != now.content || !cached => Untold::Content,
-                    told if told.status != now.status => Untold::Attributes,
+                    told if told.status != now.status || self.unsure => Untold::Attributes,
                     _ => Untold::Nothing,
                 }
             }
@@ -151,7 +161,11 @@ impl Record {
     /// The same of a directory: its listing is held against the state at each open.
     #[must_use]
     pub fn untold_listing(&self, now: Print) -> Untold {
-        if self.told.is_some_and(|told| told != now) { Untold::Content } else { Untold::Nothing }
+        match self.told {
+            Some(told) if told != now => Untold::Content,
+            Some(_) if self.unsure => Untold::Attributes,
+            _ => Untold::Nothing,
+        }
     }
 
     /// Whether attributes are to be asked for each time they are needed.
@@ -329,6 +343,11 @@ mod tests {
         cached.grant_open(&at(1, 1));
         cached.told(now);
         assert_eq!(untold(&cached), Untold::Content, "it has attributes anew, and the content of before");
+        let mut overlapped = told(1, 1);
+        overlapped.told(now);
+        assert_eq!(untold(&overlapped), Untold::Attributes, "which of two answers it holds is not known");
+        overlapped.is_certain();
+        assert_eq!(untold(&overlapped), Untold::Nothing);
         let mut writing = told(1, 1);
         writing.written_to();
         assert_eq!(untold(&writing), Untold::Nothing, "its own work is not told from the host's while it writes");

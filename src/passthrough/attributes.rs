@@ -135,7 +135,12 @@ impl Passthrough {
             host::set_times(fd.as_fd(), set_time(changes.atime), set_time(changes.mtime))?;
         }
         let (inode, found) = self.stat_node(node, changes.handle)?;
-        Ok(self.attr_out(cx, &inode, &found))
+        let out = self.attr_out(cx, &inode, &found);
+        if let Some(mut known) = inode.known() {
+            // A client takes these in whatever else it was told meanwhile.
+            known.record.is_certain();
+        }
+        Ok(out)
     }
 
     fn set_size(&self, cx: &Context, inode: &Inode, changes: &AttributeChanges, size: u64) -> Result<()> {

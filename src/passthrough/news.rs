@@ -353,9 +353,15 @@ impl Teller<'_, '_> {
     /// Holds what is true of an inode against what the guest was told of it.
     fn tell_inode(&mut self, inode: &Inode, found: &Stat) {
         let now = self.shared.print(inode.kind, 0, found);
-        let untold = inode.known().map_or(Untold::Nothing, |known| match inode.kind {
-            Kind::Directory => known.record.untold_listing(now),
-            _ => known.record.untold(now),
+        let untold = inode.known().map_or(Untold::Nothing, |mut known| {
+            let untold = match inode.kind {
+                Kind::Directory => known.record.untold_listing(now),
+                _ => known.record.untold(now),
+            };
+            if untold != Untold::Nothing {
+                known.record.is_certain();
+            }
+            untold
         });
         match untold {
             Untold::Nothing => {}
