@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-TEST_STEPS := lint unit conformance-quick check-macos
+TEST_STEPS := lint unit torture-quick conformance-quick check-macos
 
 .PHONY: help
 help: ## list these targets
@@ -101,6 +101,10 @@ bench: build ## speed beside virtiofsd, workload by workload in turn (15 minutes
 	@tests/tools/need strace; . tests/tools/lib.sh && mkdir -p docs && \
 	    target/release/ferryfs-bench --peer "$$(command -v virtiofsd || echo none)" \
 	    $(if $(ARGS),$(ARGS),--report docs/performance.md)
+
+.PHONY: bench-scale
+bench-scale: build ## what a thousand to a million names cost: CPU time, memory, descriptors; writes docs/performance.md
+	@target/release/ferryfs-bench --scale 1000,10000,100000,1000000 --report docs/performance.md $(ARGS)
 
 .PHONY: bench-peer
 bench-peer: ## install virtiofsd, which bench and bench-apps compare with, into target/tools

@@ -125,3 +125,22 @@ fn an_inode_that_is_kept_by_file_handle_takes_no_more_than_its_share_of_memory()
     println!("{bytes:.1} bytes an inode by file handle, {MANY} of them");
     assert!(bytes <= BYTES_PER_INODE, "{bytes}");
 }
+
+#[test]
+fn what_many_inodes_took_is_given_back_with_the_last_forget() {
+    let share = Share::in_memory(in_handle_mode);
+    if needs_root() || !supports_handles(share.path()) && support::skipped("no file handles here") {
+        return;
+    }
+    let client = Client::here(&share.server);
+    let name = |number: usize| format!("{number:06}");
+    (0..MANY).for_each(|number| drop(File::create(share.host(&name(number))).unwrap()));
+    let before = BYTES.get();
+    let nodes: Vec<u64> = (0..MANY).map(|number| client.lookup(ROOT, &name(number)).unwrap().nodeid).collect();
+    nodes.iter().for_each(|node| client.forget(*node, 1));
+    drop(nodes);
+    let left = BYTES.get() - before;
+    println!("{left} bytes are left of {MANY} inodes");
+    // Tables that have many shards keep a little room in each.
+    assert!(left < 400_000, "{left}");
+}

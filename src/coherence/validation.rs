@@ -54,11 +54,49 @@ pub struct Seen {
     pub leads_here: bool,
 }
 
+/// Whom a reply with attributes is for, and when it leaves, in milliseconds of any clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Telling {
+    /// The thread of the guest.
+    pub who: u32,
+    /// When.
+    pub at: u32,
+}
+
+/// Within this time a guest's thread has taken in what it was told.
+const TAKEN_IN: u32 = 1000;
+
+/// Which threads of a guest may be taking in replies at once.
+///
+/// A client drops attributes that were asked for before others came in: of two replies on their way to two threads either
+/// may be the one that counts, and the older one may win.
+#[derive(Debug, Default)]
+struct Listeners {
+    last: Option<Telling>,
+    /// When a thread other than the last one was told something.
+    others: Option<u32>,
+}
+
+impl Listeners {
+    /// Says whether all that was told before has been taken in by now, or was told to the same thread.
+    fn hear(&mut self, now: Telling) -> bool {
+        if let Some(last) = self.last.replace(now)
+            && last.who != now.who
+        {
+            self.others = Some(last.at);
+        }
+        self.others.is_none_or(|others| now.at.wrapping_sub(others) >= TAKEN_IN)
+    }
+}
+
 /// What one guest knows of one inode.
 #[derive(Debug, Default)]
 pub struct Record {
     /// The attributes it was last told.
     told: Option<Print>,
+    listeners: Listeners,
+    /// It may have taken older attributes for the last ones.
+    unsure: bool,
     /// The state since which all it has cached of the content was read.
     cached: Option<Print>,
     /// The guest made a change that moves the time of change alone: a name more or less, an extended attribute.
@@ -67,9 +105,6 @@ pub struct Record {
     hot: bool,
     /// The guest is writing to it, and has not said that it is done.
     writing: bool,
-    /// It was told of different states by answers that may have overlapped. A client that takes in the older one first
-    /// drops the newer, as begun before: nobody can tell which it holds.
-    unsure: bool,
 }
 
 /// What a guest that takes word unasked has to hear of an inode.
@@ -85,11 +120,16 @@ pub enum Untold {
 
 impl Record {
     /// A reply carries attributes.
-    pub fn told(&mut self, print: Print) {
+    pub fn told(&mut self, print: Print, telling: Telling) {
+        let again = self.told == Some(print) && self.listeners.last.is_some_and(|last| last.who == telling.who);
+        let alone = self.listeners.hear(telling);
         if self.told != Some(print) {
-            self.unsure |= self.told.is_some();
+            self.unsure = (self.told.is_some() || self.unsure) && !alone;
             self.told = Some(print);
             self.hot = false;
+        } else if again || alone {
+            // The thread has the first reply, so that no older one can win over this.
+            self.unsure = false;
         }
         self.own_status = false;
     }
@@ -114,11 +154,6 @@ impl Record {
     pub fn changed_entries(&mut self) {
         self.unsure |= self.told.is_some();
         self.told = None;
-    }
-
-    /// The guest holds for certain what it was told last, or knows that it holds nothing.
-    pub fn is_certain(&mut self) {
-        self.unsure = false;
     }
 
     /// A writer of the guest has closed: as close-to-open file systems do, what is there now is taken for its work.
@@ -171,20 +206,20 @@ impl Record {
     /// Whether attributes are to be asked for each time they are needed.
     #[must_use]
     pub const fn is_hot(&self) -> bool {
-        self.hot
+        self.hot || self.unsure
     }
 
     /// Whether a file that is opened is not what the guest believes: it is to look again before it is granted.
     #[must_use]
     pub fn is_doubtful(&self, seen: &Seen) -> bool {
-        !seen.leads_here || self.is_news(seen.print)
+        self.unsure || !seen.leads_here || self.is_news(seen.print)
     }
 
     /// A file is opened. Gives back whether what the guest has cached of it is still true.
     pub fn grant_open(&mut self, seen: &Seen) -> bool {
         // Granted although the guest does not know the present state: it changes faster than the guest can look.
-        self.hot = self.is_doubtful(seen);
-        let keep = !self.hot && self.cached == Some(seen.print);
+        self.hot = !seen.leads_here || self.is_news(seen.print);
+        let keep = !self.is_hot() && self.cached == Some(seen.print);
         self.cached = seen.settled.then_some(seen.print);
         keep
     }
@@ -208,13 +243,15 @@ impl Record {
 mod tests {
     use super::*;
 
+    const ALONE: Telling = Telling { who: 1, at: 0 };
+
     fn at(content: u64, status: u64) -> Seen {
         Seen { print: Print { content, status }, settled: true, leads_here: true }
     }
 
     fn told(content: u64, status: u64) -> Record {
         let mut record = Record::default();
-        record.told(Print { content, status });
+        record.told(Print { content, status }, ALONE);
         record
     }
 
@@ -245,7 +282,7 @@ mod tests {
         let mut record = told(1, 1);
         open(&mut record, at(1, 1));
         assert_eq!(open(&mut record, at(2, 2)), Refresh);
-        record.told(at(2, 2).print);
+        record.told(at(2, 2).print, ALONE);
         assert_eq!([(); 2].map(|()| open(&mut record, at(2, 2))), [Drop, Keep]);
     }
 
@@ -260,7 +297,7 @@ mod tests {
     fn attributes_learned_in_between_spare_the_second_look_but_not_the_cache() {
         let mut record = told(1, 1);
         open(&mut record, at(1, 1));
-        record.told(at(2, 2).print);
+        record.told(at(2, 2).print, ALONE);
         assert_eq!(open(&mut record, at(2, 2)), Drop);
     }
 
@@ -275,7 +312,7 @@ mod tests {
         let mut record = told(1, 1);
         assert!(!record.grant_open(&at(3, 3)));
         assert!(record.is_hot());
-        record.told(at(3, 3).print);
+        record.told(at(3, 3).print, ALONE);
         assert!(!record.is_hot());
     }
 
@@ -341,12 +378,12 @@ mod tests {
         assert_eq!(untold(&told(1, 1)), Untold::Content);
         let mut cached = told(1, 1);
         cached.grant_open(&at(1, 1));
-        cached.told(now);
+        cached.told(now, ALONE);
         assert_eq!(untold(&cached), Untold::Content, "it has attributes anew, and the content of before");
         let mut overlapped = told(1, 1);
-        overlapped.told(now);
+        overlapped.told(now, Telling { who: 2, at: 1 });
         assert_eq!(untold(&overlapped), Untold::Attributes, "which of two answers it holds is not known");
-        overlapped.is_certain();
+        overlapped.told(now, Telling { who: 2, at: 2 });
         assert_eq!(untold(&overlapped), Untold::Nothing);
         let mut writing = told(1, 1);
         writing.written_to();
@@ -362,5 +399,43 @@ mod tests {
         assert_eq!([(); 2].map(|()| record.grant_opendir(&at(1, 1))), [false, true]);
         assert_eq!([(); 2].map(|()| record.grant_opendir(&at(2, 2))), [false, true]);
         assert!(!record.grant_opendir(&Seen { leads_here: false, ..at(2, 2) }));
+    }
+
+    #[test]
+    fn of_two_states_told_to_two_threads_at_once_the_older_may_count_so_the_next_open_looks_again() {
+        let mut record = told(1, 1);
+        record.told(at(2, 2).print, Telling { who: 2, at: 999 });
+        assert!(record.is_hot());
+        assert_eq!(open(&mut record, at(2, 2)), Refresh);
+        // The second look of the same thread is sent after it has taken in the first.
+        record.told(at(2, 2).print, Telling { who: 2, at: 999 });
+        assert!(!record.is_hot());
+        assert_eq!(open(&mut record, at(2, 2)), Drop);
+    }
+
+    #[test]
+    fn a_second_look_of_another_thread_at_once_proves_nothing_either() {
+        let mut record = told(1, 1);
+        record.told(at(2, 2).print, Telling { who: 2, at: 1 });
+        record.told(at(2, 2).print, Telling { who: 3, at: 2 });
+        assert_eq!(open(&mut record, at(2, 2)), Refresh);
+        record.told(at(2, 2).print, Telling { who: 2, at: 2000 });
+        assert_eq!(open(&mut record, at(2, 2)), Drop);
+    }
+
+    #[test]
+    fn states_told_to_one_thread_or_long_after_each_other_are_taken_in_in_order() {
+        let mut record = told(1, 1);
+        record.told(at(2, 2).print, ALONE);
+        assert_eq!(open(&mut record, at(2, 2)), Drop);
+        record.told(at(3, 3).print, Telling { who: 2, at: TAKEN_IN });
+        assert_eq!(open(&mut record, at(3, 3)), Drop);
+    }
+
+    #[test]
+    fn the_same_state_told_to_many_threads_is_no_reason_to_doubt() {
+        let mut record = told(1, 1);
+        (0..10).for_each(|who| record.told(at(1, 1).print, Telling { who, at: 0 }));
+        assert_eq!([(); 2].map(|()| open(&mut record, at(1, 1))), [Drop, Keep]);
     }
 }

@@ -87,7 +87,9 @@ impl Walk {
     fn goes_on(&mut self, asked: Asked, node: u64) -> bool {
         let again = self.sent == Some((asked, node));
         if !self.began {
-            if !again && !matches!(asked, Asked::Attributes | Asked::Directory | Asked::Name) {
+            // A way without names has nothing to ask but its end, if another thread has just asked for its attributes.
+            let arrived = again || self.sent.is_some_and(|(_, sent)| sent == node);
+            if !arrived && !matches!(asked, Asked::Attributes | Asked::Directory | Asked::Name) {
                 return false;
             }
             (self.began, self.at) = (true, node);
@@ -262,6 +264,16 @@ mod tests {
             ("and on from there", (Asked::Name, DIR, true, false), Some(OLD)),
             ("to the file", (Asked::Attributes, OLD, true, false), None),
             ("the next call", (Asked::Attributes, OLD, true, true), None),
+        ]);
+    }
+
+    #[test]
+    fn a_thread_for_which_another_has_asked_for_attributes_is_sent_back_once_a_call() {
+        replay(&[
+            ("open of ., permission for the way", (Asked::Directory, DIR, false, false), None),
+            ("permission to read, moved in between", (Asked::Directory, DIR, true, true), None),
+            ("again, and nothing is left to ask but this", (Asked::Open, DIR, true, false), None),
+            ("the next call", (Asked::Open, DIR, true, true), None),
         ]);
     }
 

@@ -57,7 +57,7 @@ pub(super) struct DaemonArguments {
     #[arg(long, value_name = "GROUP")]
     pub(super) socket_group: Option<String>,
     /// Inherited descriptor of a socket that listens already, instead of --socket-path
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(0..))]
     pub(super) fd: Option<i32>,
     /// Tag to announce in the device's configuration space; not every front end takes it
     #[arg(long)]

@@ -1,9 +1,27 @@
 //! What the command line says of the file system, as the file system takes it.
 
-use super::{error::Error, limits::DescriptorBudget, options::FileSystemOptions};
-use crate::passthrough::{config::Config, idmap::IdMap, xattr_map::XattrMap};
+use super::{error::Error, limits::DescriptorBudget, options::FileSystemOptions, values::CacheMode};
+use crate::passthrough::{
+    config::{Config, Negotiation},
+    idmap::IdMap,
+    xattr_map::XattrMap,
+};
 
 impl FileSystemOptions {
+    /// Whether the options make sense, by themselves and together: said before anything else is done.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let translates = !self.translate_uid.is_empty() || !self.translate_gid.is_empty();
+        if self.posix_acl != Negotiation::Never && translates {
+            return Err(Error::usage(
+                "--translate-uid and --translate-gid would break POSIX ACLs: leave out --posix-acl",
+            ));
+        }
+        if self.notify && self.cache != CacheMode::Coherent {
+            return Err(Error::usage("--notify tells a guest what it believes wrongly: add --cache=coherent"));
+        }
+        self.config(DescriptorBudget::none(), false).map(drop)
+    }
+
     /// The file system's own options. `contained` says that the process sees nothing but the share.
     ///
     /// # Errors
@@ -48,5 +66,5 @@ impl FileSystemOptions {
 }
 
 fn usage(option: &str, error: &dyn std::error::Error) -> Error {
-    Error::Usage(format!("--{option}: {error}"))
+    Error::usage(&format!("--{option}: {error}"))
 }

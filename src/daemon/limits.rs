@@ -24,38 +24,55 @@ pub struct DescriptorBudget {
     pub limit: u64,
     /// How many of them the guest's inodes and open files may take.
     pub guest: u64,
+    /// What was aimed at, where the system did not grant it.
+    short_of: Option<u64>,
+}
+
+impl DescriptorBudget {
+    /// Says what of it is worth knowing to whoever starts the daemon, once it serves.
+    pub fn remark(&self) {
+        let Self { limit, guest, short_of } = self;
+        if let Some(aim) = short_of {
+            warn!("the limit of descriptors is {limit}: to raise it to {aim} takes CAP_SYS_RESOURCE");
+        }
+        if *guest < LOW {
+            warn!("the limit of {limit} descriptors leaves only {guest} to the guest");
+        }
+    }
+
+    /// None at all: enough to see whether options make sense.
+    pub(super) const fn none() -> Self {
+        Self { limit: 0, guest: 0, short_of: None }
+    }
 }
 
 /// Raises the limit as `--rlimit-nofile` asks, and shares out what came of it.
 ///
 /// `threads` is how many threads may each hold a descriptor that is not accounted for yet.
 pub fn raise(asked: Option<u64>, threads: u64) -> Result<DescriptorBudget, Error> {
-    let limit = set(asked)?;
+    let (limit, short_of) = set(asked)?;
     let reserved = MEMORY_REGIONS + OWN + threads;
     let guest = limit.checked_sub(reserved).filter(|guest| *guest > 0).ok_or_else(|| {
         let least = reserved + 1;
         Error::Failed(format!("a limit of {limit} descriptors is too small: set --rlimit-nofile to at least {least}"))
     })?;
-    if guest < LOW {
-        warn!("the limit of {limit} descriptors leaves only {guest} to the guest");
-    }
-    Ok(DescriptorBudget { limit, guest })
+    Ok(DescriptorBudget { limit, guest, short_of })
 }
 
-fn set(asked: Option<u64>) -> Result<u64, Error> {
+/// Sets the limit; says which it is now, and what was aimed at where that is more.
+fn set(asked: Option<u64>) -> Result<(u64, Option<u64>), Error> {
     let DescriptorLimit { soft, hard } = descriptor_limit();
     let most = most_allowed();
-    let Some(aim) = aim(asked, soft, most)? else { return Ok(soft) };
+    let Some(aim) = aim(asked, soft, most)? else { return Ok((soft, None)) };
     match set_descriptor_limit(aim) {
-        Ok(()) => Ok(aim),
+        Ok(()) => Ok((aim, None)),
         Err(error) if asked.is_some() => {
             let mend = format!("ask for at most {hard}, or start it with a higher limit");
             Err(Error::system(format!("cannot set the limit of descriptors to {aim}"), error, &mend))
         }
         Err(_) => {
-            warn!("the limit of descriptors is {hard}: to raise it to {aim} takes CAP_SYS_RESOURCE");
             set_descriptor_limit(hard).map_err(|e| Error::system("cannot set the limit of descriptors", e, ""))?;
-            Ok(hard)
+            Ok((hard, Some(aim)))
         }
     }
 }

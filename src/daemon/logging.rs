@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use env_logger::{Builder, Target};
 use log::{Level, error, warn};
 
-use super::error::Error;
+use super::error::{Error, one_line};
 use super::options::LogOptions;
 
 /// Facility "daemon" of RFC 3164, as the receiver sorts messages by it.
@@ -44,9 +44,27 @@ pub fn start(options: LogOptions) {
     };
     // A logger that is there already is the embedding program's own.
     let _ = builder.try_init();
+    // In one line like all else, and to where messages go; rarely enough that a guest who finds one cannot fill the log.
+    static MISTAKES: AtomicU64 = AtomicU64::new(0);
+    std::panic::set_hook(Box::new(|panic| {
+        let count = MISTAKES.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            error!("{} ({count} so far)", mistake(panic));
+        }
+    }));
     if let Some(error) = failure {
         warn!("cannot reach the system log at /dev/log ({error}): messages go to standard error");
     }
+}
+
+fn mistake(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let what = one_line(panic.payload_as_str().unwrap_or("no reason given"));
+    let thread = std::thread::current();
+    format!(
+        "this is a mistake of ferryfs's own, please report it: {what} (thread '{}', {place})",
+        thread.name().unwrap_or("?")
+    )
 }
 
 fn to_system_log(builder: &mut Builder, socket: SystemLog) {

@@ -7,6 +7,7 @@ pub mod capabilities;
 pub mod command_line;
 mod compat;
 mod config;
+pub mod ending;
 pub mod error;
 mod features;
 mod idmap;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 use log::warn;
 
 use self::command_line::Invocation;
+use self::ending::LastWork;
 use self::error::Error;
 use self::limits::DescriptorBudget;
 use self::options::{DaemonOptions, MountOptions};
@@ -55,6 +57,8 @@ pub struct Setup {
     pub descriptors: DescriptorBudget,
     /// To be told when a front end will be answered.
     pub ready: Ready,
+    /// To be told what to do before a signal ends the process.
+    pub last_work: LastWork,
 }
 
 /// The `ferryfs` command.
@@ -119,8 +123,9 @@ fn start(options: DaemonOptions, serve: impl FnOnce(Setup) -> Result<(), Error>)
     };
     capabilities::drop_to_needed(&options)?;
     seccomp::confine(Role::Control)?;
-    end_on_signal(stop, files.as_ref().map(SocketFiles::remover))?;
-    serve(Setup { preopened, listener, options, descriptors, ready })?;
+    let last_work = LastWork::default();
+    ending::end_on_signal(stop, last_work.clone(), files.as_ref().map(SocketFiles::remover))?;
+    serve(Setup { preopened, listener, options, descriptors, ready, last_work })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -128,21 +133,4 @@ fn start(options: DaemonOptions, serve: impl FnOnce(Setup) -> Result<(), Error>)
 fn close_strays(share: &Share, endpoint: &Endpoint) -> Result<(), Error> {
     let keep: Vec<_> = [share.as_fd()].into_iter().chain(endpoint.inherited()).collect();
     descriptors::close_others(&keep).map_err(|error| Error::system("cannot close inherited descriptors", error, ""))
-}
-
-/// Ends the process with success when a signal asks for an end.
-fn end_on_signal(stop: StopSignals, remove_files: Option<impl Fn() + Send + 'static>) -> Result<(), Error> {
-    let wait = move || {
-        if let Err(error) = seccomp::confine(Role::Signals) {
-            logging::report(&error);
-            std::process::exit(1);
-        }
-        let failed = stop.wait().is_err();
-        if let Some(remove) = remove_files {
-            remove();
-        }
-        std::process::exit(failed.into())
-    };
-    let thread = std::thread::Builder::new().name("signals".into()).spawn(wait);
-    thread.map(drop).map_err(|error| Error::system("cannot start a thread", error, ""))
 }

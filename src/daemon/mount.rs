@@ -4,7 +4,7 @@ use std::{os::fd::OwnedFd, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{error::Error, limits, options::MountOptions};
+use super::{error::Error, limits, options::MountOptions, serve::cannot_share};
 use crate::{
     host::{SelfFds, linux::process::signals::StopSignals},
     passthrough::Passthrough,
@@ -25,7 +25,7 @@ pub(super) fn mount(options: &MountOptions) -> Result<(), Error> {
     let what = format!("cannot share '{}'", options.source.display());
     let root: OwnedFd = std::fs::File::open(&options.source).map_err(failed(what.clone()))?.into();
     let fds = SelfFds::open().map_err(|errno| Error::Failed(format!("cannot open /proc/self/fd: {errno}")))?;
-    let shared = Passthrough::new(root, fds, config).map_err(|errno| Error::Failed(format!("{what}: {errno}")))?;
+    let shared = Passthrough::new(root, fds, config).map_err(|errno| cannot_share(what, errno))?;
     let server = Server::new(shared, Options { read_only, ..Options::default() });
 
     // Blocked before the first thread starts, so that all of them hold the signals back.
@@ -33,6 +33,7 @@ pub(super) fn mount(options: &MountOptions) -> Result<(), Error> {
     let at = format!("cannot mount at '{}'", options.mountpoint.display());
     let mount = Mount::new(&options.source, &options.mountpoint, read_only).map_err(failed(at))?;
     let (ended, serving) = std::io::pipe().map_err(failed("cannot make a pipe".into()))?;
+    descriptors.remark();
     log::info!("'{}' is mounted at '{}'", options.source.display(), options.mountpoint.display());
     thread::scope(|scope| {
         let served = scope.spawn(|| {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::Args;
 use log::LevelFilter;
 
-use super::error::Error;
 use super::values::{
     CacheMode, CapabilityChanges, DirStreamKind, IdRange, InodeFileHandles, Negotiation, SandboxMode, SeccompMode, Tag,
     seconds,
@@ -90,10 +89,10 @@ pub struct FileSystemOptions {
     #[arg(long, value_enum, default_value_t = CacheMode::Auto, ignore_case = true)]
     pub cache: CacheMode,
     /// How long the guest may keep a name without asking again [default: set by --cache]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub entry_timeout: Option<Duration>,
     /// How long the guest may keep attributes without asking again [default: set by --cache]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub attr_timeout: Option<Duration>,
     /// Watch the share, offer the guest a queue of notifications and, if it takes it, tell it of the host's changes, so that
     /// it may keep names for an hour and attributes for a minute (with --cache=coherent)
@@ -186,19 +185,6 @@ impl FileSystemOptions {
     pub fn announces_submounts(&self) -> bool {
         !self.no_announce_submounts
     }
-
-    pub(super) fn check(&self) -> Result<(), Error> {
-        let translates = !self.translate_uid.is_empty() || !self.translate_gid.is_empty();
-        if self.posix_acl != Negotiation::Never && translates {
-            return Err(Error::usage(
-                "--translate-uid and --translate-gid would break POSIX ACLs: leave out --posix-acl",
-            ));
-        }
-        if self.notify && self.cache != CacheMode::Coherent {
-            return Err(Error::usage("--notify tells a guest what it believes wrongly: add --cache=coherent"));
-        }
-        Ok(())
-    }
 }
 
 /// What drives the request queues.
@@ -206,13 +192,14 @@ impl FileSystemOptions {
 #[command(next_help_heading = "Queues")]
 pub struct QueueOptions {
     /// Request queues, each with a thread of its own [default: what the front end sets up, at most the machine's cores]
-    #[arg(long, value_name = "1..64", value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "1..64", allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub num_request_queues: Option<u8>,
     /// Threads for requests that block; 0 serves them on the queue's own thread [default: automatic]
-    #[arg(long, value_name = "THREADS")]
-    pub thread_pool_size: Option<usize>,
+    #[arg(long, value_name = "THREADS", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u16).range(..=1024))]
+    pub thread_pool_size: Option<u16>,
     /// Longest time a queue's thread polls before it sleeps, in microseconds [default: adaptive]
-    #[arg(long, value_name = "MICROSECONDS")]
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
     pub poll_us: Option<u32>,
     /// Keep serving after the front end leaves; otherwise the process ends then
     #[arg(long)]
@@ -229,7 +216,7 @@ impl QueueOptions {
     /// How many threads wait for what blocks. They cost nothing while nothing does, so there are as many as keep a disk
     /// busy.
     pub fn pool_threads(&self) -> usize {
-        self.thread_pool_size.unwrap_or(16)
+        self.thread_pool_size.map_or(16, usize::from)
     }
 
     /// How long a queue's thread looks for requests before it sleeps.
@@ -257,7 +244,7 @@ pub struct IsolationOptions {
     #[arg(long, value_name = "+CAP:-CAP", allow_hyphen_values = true, default_value = "", hide_default_value = true)]
     pub modcaps: CapabilityChanges,
     /// Most descriptors the process may open; 0 leaves the limit alone [default: 1000000, or what the system allows]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
     pub rlimit_nofile: Option<u64>,
     /// Map host user ids into the user namespace of an unprivileged daemon: :NAMESPACE_ID:HOST_ID:COUNT: (repeatable)
     #[arg(long, value_name = "RANGE")]

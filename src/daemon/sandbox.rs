@@ -58,7 +58,7 @@ pub struct Inside {
 impl Share {
     /// Opens the directory at `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let directory = mounts::open_place(path).map_err(|error| {
+        let directory = mounts::open_place(path).and_then(mounts::enterable).map_err(|error| {
             let mend = match error.raw_os_error() {
                 Some(libc::ENOENT) => "create it or correct --shared-dir",
                 Some(libc::ENOTDIR) => "--shared-dir takes a directory",

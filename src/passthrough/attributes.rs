@@ -7,7 +7,11 @@ use std::{
 
 use fuse_abi::{Attr, AttrOut, Errno, Kstatfs, Statx, StatxOut};
 
-use super::{Passthrough, inodes::Inode};
+use super::{
+    Passthrough,
+    files::{leased, unleased},
+    inodes::Inode,
+};
 use crate::{
     coherence::walks::Asked,
     host::{self, Kind, OpenMode, SetTime, Stat},
@@ -22,13 +26,16 @@ const SHARED_MARKS: u64 = 0x4 | 0x10 | 0x20 | 0x40 | 0x800 | 0x10_0000;
 
 impl Passthrough {
     /// An inode and what is true of it, through an open file if one is named.
-    pub(super) fn stat_node(&self, node: NodeId, handle: Option<HandleId>) -> Result<(Arc<Inode>, Stat)> {
+    pub(super) fn stat_node(&self, cx: &Context, node: NodeId, handle: Option<HandleId>) -> Result<(Arc<Inode>, Stat)> {
         if let Some(handle) = handle {
             let file = self.file(node, handle)?;
+            if file.inode.is_remote {
+                cx.leave_to_block()?;
+            }
             let found = host::stat(file.fd.as_fd())?;
             return Ok((Arc::clone(&file.inode), found));
         }
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         let found = host::stat(self.fd(&inode)?.as_fd())?;
         Ok((inode, found))
     }
@@ -37,7 +44,7 @@ impl Passthrough {
     /// to look again.
     pub(super) fn asked(&self, cx: &Context, node: NodeId, handle: Option<HandleId>) -> Result<(Arc<Inode>, Stat)> {
         if handle.is_none() {
-            let inode = self.inodes.get(node)?;
+            let inode = self.inode(cx, node)?;
             if inode.known.is_some() && inode.handles.load(Ordering::Relaxed) == 0 {
                 let (found, leads_here) = self.follow_names(&inode)?;
                 let asked = if inode.kind == Kind::Directory { Asked::Directory } else { Asked::Attributes };
@@ -45,7 +52,7 @@ impl Passthrough {
                 return Ok((inode, found));
             }
         }
-        self.stat_node(node, handle)
+        self.stat_node(cx, node, handle)
     }
 
     pub(super) fn attr_out(&self, cx: &Context, inode: &Inode, found: &Stat) -> AttrOut {
@@ -111,7 +118,7 @@ impl Passthrough {
     }
 
     pub(super) fn change_attributes(&self, cx: &Context, node: NodeId, changes: &AttributeChanges) -> Result<AttrOut> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if changes.handle.is_none() {
             self.require_path(cx, Asked::Change, &inode)?;
             self.walks.ended(cx.pid);
@@ -134,13 +141,8 @@ impl Passthrough {
             self.as_server()?;
             host::set_times(fd.as_fd(), set_time(changes.atime), set_time(changes.mtime))?;
         }
-        let (inode, found) = self.stat_node(node, changes.handle)?;
-        let out = self.attr_out(cx, &inode, &found);
-        if let Some(mut known) = inode.known() {
-            // A client takes these in whatever else it was told meanwhile.
-            known.record.is_certain();
-        }
-        Ok(out)
+        let (inode, found) = self.stat_node(cx, node, changes.handle)?;
+        Ok(self.attr_out(cx, &inode, &found))
     }
 
     fn set_size(&self, cx: &Context, inode: &Inode, changes: &AttributeChanges, size: u64) -> Result<()> {
@@ -156,7 +158,7 @@ impl Passthrough {
                 host::set_size(file.fd.as_fd(), size)?;
             }
             None => {
-                let opened = self.open_inode(inode, OpenMode::WRONLY)?;
+                let opened = self.open_inode(inode, unleased(cx, OpenMode::WRONLY)).map_err(leased(cx))?;
                 self.keep_suid(cx, changes.kill_suidgid)?;
                 host::set_size(opened.as_fd(), size)?;
             }
@@ -168,7 +170,7 @@ impl Passthrough {
     /// What the bits of a mode allow the caller. Clients that check by themselves never ask.
     pub(super) fn check_access(&self, cx: &Context, node: NodeId, mask: u32) -> Result<()> {
         const ALL: u32 = 0o7;
-        let (inode, found) = self.stat_node(node, None)?;
+        let (inode, found) = self.stat_node(cx, node, None)?;
         let (owner, group) = (self.config.uid_map.to_guest(found.uid), self.config.gid_map.to_guest(found.gid));
         let wanted = mask & ALL;
         let granted = if cx.uid == 0 {
@@ -184,8 +186,8 @@ impl Passthrough {
         if wanted & !granted == 0 { Ok(()) } else { Err(Errno::EACCES.into()) }
     }
 
-    pub(super) fn space(&self, node: NodeId) -> Result<Kstatfs> {
-        let space = host::space(self.fd(&*self.inodes.get(node)?)?.as_fd())?;
+    pub(super) fn space(&self, cx: &Context, node: NodeId) -> Result<Kstatfs> {
+        let space = host::space(self.fd(&*self.inode(cx, node)?)?.as_fd())?;
         Ok(Kstatfs {
             blocks: space.blocks,
             bfree: space.free,

@@ -30,7 +30,7 @@ impl Passthrough {
         kill_suidgid: bool,
         new: &Creation<'_>,
     ) -> Result<(EntryOut, OpenOut)> {
-        let dir = self.inodes.get(parent)?;
+        let dir = self.inode(cx, parent)?;
         self.require_directory(cx, Asked::Change, &dir)?;
         let permit = self.files.permit()?;
         let host_flags = self.host_flags(flags);
@@ -141,7 +141,7 @@ impl Passthrough {
         flags: OpenFlags,
         new: &Creation<'_>,
     ) -> Result<(EntryOut, OpenOut)> {
-        let dir = self.inodes.get(parent)?;
+        let dir = self.inode(cx, parent)?;
         let dir_fd = self.dir_fd(&dir)?;
         let permit = self.files.permit()?;
         let spare = self.reserve()?;
@@ -164,8 +164,11 @@ impl Passthrough {
         let found = host::stat(fd.as_fd())?;
         let fd = Arc::new(fd);
         let inode = match spare {
-            Some(spare) => self.inodes.insert(&found, Place::created(Arc::clone(&fd), spare)),
-            None => self.take_in(self.fds.reopen(fd.as_fd(), host::PIN)?, &found, Some(dir), None)?,
+            Some(spare) => {
+                let is_remote = self.is_remote(&found, fd.as_fd(), Some(dir));
+                self.inodes.insert(&found, Place::created(Arc::clone(&fd), spare), is_remote)
+            }
+            None => self.take_in(self.fds.reopen(fd.as_fd(), host::PIN)?, &found, Some(dir), &mut None)?,
         };
         if let Err(failure) = self.label(&inode, new.security) {
             self.forget_inode(inode.id, 1);

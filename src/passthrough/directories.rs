@@ -29,7 +29,7 @@ impl Passthrough {
     }
 
     pub(super) fn open_directory(&self, cx: &Context, node: NodeId) -> Result<OpenOut> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if inode.kind != Kind::Directory {
             return Err(Errno::ENOTDIR.into());
         }
@@ -68,8 +68,23 @@ impl Passthrough {
         })
     }
 
-    pub(super) fn list(&self, node: NodeId, args: &ReadDirArgs, reply: &mut DirectoryReply<'_, '_>) -> Result<()> {
-        let dir = self.directory(node, args.handle)?;
+    /// The open directory of that handle, for a thread that may wait where reading it may make it wait.
+    fn listed(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<Arc<OpenDirectory>> {
+        let dir = self.directory(node, handle)?;
+        if dir.inode.is_remote {
+            cx.leave_to_block()?;
+        }
+        Ok(dir)
+    }
+
+    pub(super) fn list(
+        &self,
+        cx: &Context,
+        node: NodeId,
+        args: &ReadDirArgs,
+        reply: &mut DirectoryReply<'_, '_>,
+    ) -> Result<()> {
+        let dir = self.listed(cx, node, args.handle)?;
         let read = dir.stream.read(args.offset, &mut |entry| {
             keep_going(reply.push(self.shown_ino(&dir.inode, entry), entry.next, entry.kind, entry.name))
         });
@@ -83,7 +98,7 @@ impl Passthrough {
         args: &ReadDirArgs,
         reply: &mut DirectoryReply<'_, '_>,
     ) -> Result<()> {
-        let dir = self.directory(node, args.handle)?;
+        let dir = self.listed(cx, node, args.handle)?;
         let read = dir.stream.read(args.offset, &mut |entry| {
             // Asked first: a lookup that does not fit would have to be undone.
             if !reply.has_room_plus(entry.name) {

@@ -55,19 +55,23 @@ impl Passthrough {
         flags: OpenFlags,
         kill_suidgid: bool,
     ) -> Result<OpenOut> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if inode.kind == Kind::Directory {
             return Err(Errno::EISDIR.into());
         }
         let permit = self.files.permit()?;
         let granted = self.judge_open(cx, &inode)?;
         let flags = self.host_flags(flags);
+        let mode = unleased(cx, mode_of(flags));
         let fd = if flags.truncate() {
             inode.changed_content();
             self.keep_suid_at_open(cx, kill_suidgid)?;
-            self.open_inode(&inode, mode_of(flags))?
+            self.open_inode(&inode, mode).map_err(leased(cx))?
         } else {
-            self.freely(cx, || self.open_inode(&inode, mode_of(flags)))?
+            self.freely(cx, || self.open_inode(&inode, mode)).map_err(|failure| match failure {
+                Failure::Errno(errno) => leased(cx)(errno),
+                Failure::WouldBlock => failure,
+            })?
         };
         if flags.truncate() {
             self.drop_mapped_capability(&inode)?;
@@ -218,7 +222,7 @@ impl Passthrough {
 
     /// Brings to the disk the file system that holds an inode: each submount is one of its own.
     pub(super) fn sync_all(&self, cx: &Context, node: NodeId) -> Result<()> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         cx.leave_to_block()?;
         self.as_server()?;
         let opened = self.open_inode(&inode, OpenMode::RDONLY)?;
@@ -241,8 +245,18 @@ impl Passthrough {
         Ok(self.drop_mapped_capability(&file.inode)?)
     }
 
-    pub(super) fn seek_file(&self, node: NodeId, handle: HandleId, offset: u64, whence: Whence) -> Result<u64> {
+    pub(super) fn seek_file(
+        &self,
+        cx: &Context,
+        node: NodeId,
+        handle: HandleId,
+        offset: u64,
+        whence: Whence,
+    ) -> Result<u64> {
         let file = self.file(node, handle)?;
+        if file.storage == Storage::Remote {
+            cx.leave_to_block()?;
+        }
         let from = match whence {
             Whence::Start => Seek::Start,
             Whence::Current => Seek::Current,
@@ -278,7 +292,7 @@ impl Passthrough {
             // Clients before Linux 5.13 leave it to the server who may change them.
             Ioctl::SetFlags(_) | Ioctl::SetExtended(_) => self.as_caller(cx)?,
         }
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if inode.kind == Kind::Directory {
             let dir = self.directory(node, handle)?;
             return Ok(ioctl_on(dir.stream.descriptor(), request)?);
@@ -333,6 +347,18 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         self.inode.handles.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// How a thread that must not wait opens a file: a process of the host's that holds a lease on it, as file servers do, is
+/// asked to give it up, and may take its time.
+pub(super) fn unleased(cx: &Context, mode: OpenMode) -> OpenMode {
+    if cx.may_block { mode } else { mode | OpenMode::NONBLOCK }
+}
+
+/// What such a thread makes of the answer.
+pub(super) fn leased(cx: &Context) -> impl Fn(Errno) -> Failure {
+    let may_block = cx.may_block;
+    move |errno| if errno == Errno::EAGAIN && !may_block { Failure::WouldBlock } else { errno.into() }
 }
 
 /// How the host opens a file with these flags.

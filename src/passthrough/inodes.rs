@@ -2,9 +2,9 @@
 
 use std::{
     hash::BuildHasher,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -13,9 +13,10 @@ use fuse_abi::Errno;
 use hashbrown::{DefaultHashBuilder, hash_table::Entry};
 
 use super::{
-    known::{self, Known},
+    knowledge::Known,
     place::Place,
-    sharded::Sharded,
+    population::Population,
+    sharded::{Sharded, take},
 };
 use crate::{
     directory::Directory,
@@ -29,6 +30,8 @@ pub(super) struct Inode {
     pub(super) id: NodeId,
     pub(super) identity: Identity,
     pub(super) kind: Kind,
+    /// Whether its storage is another machine or process: whatever is asked of it may wait.
+    pub(super) is_remote: bool,
     references: AtomicU64,
     /// The hash of the (parent, name) it was last found by: see [`InodeTable::expects`].
     hint: AtomicU64,
@@ -89,6 +92,11 @@ impl Inode {
             known.record.changed_entries();
         }
     }
+
+    /// What the guest knows of it, where that is kept.
+    pub(super) fn known(&self) -> Option<MutexGuard<'_, Known>> {
+        self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// All inodes a guest knows, by number and by what they are on the host.
@@ -100,6 +108,7 @@ pub(super) struct InodeTable {
     by_identity: Sharded<Arc<Inode>>,
     /// Hashes of (parent, name) that led to an inode of this table, and to which.
     expected: Sharded<(u64, NodeId)>,
+    population: Population,
     /// Whether what the guest knows of each inode is kept.
     keeps_known: bool,
     hasher: DefaultHashBuilder,
@@ -107,16 +116,17 @@ pub(super) struct InodeTable {
 
 impl InodeTable {
     /// A table that knows only the root of the share.
-    pub(super) fn new(root: OwnedFd, found: &Stat, keeps_known: bool) -> Self {
+    pub(super) fn new(root: OwnedFd, found: &Stat, is_remote: bool, keeps_known: bool) -> Self {
         let root = Arc::new(Inode {
             id: NodeId::ROOT,
             identity: found.identity,
             kind: found.kind(),
+            is_remote,
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place: Place::root(root),
             directory: OnceLock::new(),
-            known: known::room(keeps_known),
+            known: Known::room(keeps_known),
             handles: AtomicU32::new(0),
             watched: AtomicU8::new(UNWATCHED),
         });
@@ -126,6 +136,7 @@ impl InodeTable {
             by_id: Sharded::new(),
             by_identity: Sharded::new(),
             expected: Sharded::new(),
+            population: Population::default(),
             keeps_known,
             hasher: DefaultHashBuilder::default(),
         };
@@ -174,7 +185,7 @@ impl InodeTable {
     }
 
     /// The inode of the host object that `place` holds, with one reference more: the one there is, or a new one.
-    pub(super) fn insert(&self, found: &Stat, place: Place) -> Arc<Inode> {
+    pub(super) fn insert(&self, found: &Stat, place: Place, is_remote: bool) -> Arc<Inode> {
         let hash = self.hasher.hash_one(found.identity);
         let mut shard = self.by_identity.write(hash);
         let entry = shard.entry(hash, |inode| inode.identity == found.identity, |inode| self.hash_identity(inode));
@@ -185,31 +196,33 @@ impl InodeTable {
             }
             // The number was used again on the host, after an inode that only a file handle stood for had gone.
             Entry::Occupied(mut reused) => {
-                let inode = self.build(found, place);
+                let inode = self.build(found, place, is_remote);
                 *reused.get_mut() = Arc::clone(&inode);
                 inode
             }
             Entry::Vacant(vacant) => {
-                let inode = self.build(found, place);
+                let inode = self.build(found, place, is_remote);
                 vacant.insert(Arc::clone(&inode));
                 inode
             }
         };
+        self.population.born();
         let id_hash = self.hasher.hash_one(inode.id);
         self.by_id.write(id_hash).insert_unique(id_hash, Arc::clone(&inode), |inode| self.hasher.hash_one(inode.id));
         inode
     }
 
-    fn build(&self, found: &Stat, place: Place) -> Arc<Inode> {
+    fn build(&self, found: &Stat, place: Place, is_remote: bool) -> Arc<Inode> {
         Arc::new(Inode {
             id: NodeId(self.next.fetch_add(1, Ordering::Relaxed)),
             identity: found.identity,
             kind: found.kind(),
+            is_remote,
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place,
             directory: OnceLock::new(),
-            known: known::room(self.keeps_known),
+            known: Known::room(self.keeps_known),
             handles: AtomicU32::new(0),
             watched: AtomicU8::new(UNWATCHED),
         })
@@ -232,13 +245,13 @@ impl InodeTable {
         if inode.references.load(Ordering::Acquire) != 0 {
             return false;
         }
-        if let Ok(entry) = shard.find_entry(hash, |other| Arc::ptr_eq(other, inode)) {
-            entry.remove();
-        }
+        take(&mut shard, hash, |other| Arc::ptr_eq(other, inode), |inode| self.hash_identity(inode));
         let id_hash = self.hasher.hash_one(inode.id);
-        if let Ok(entry) = self.by_id.write(id_hash).find_entry(id_hash, |other| other.id == inode.id) {
-            entry.remove();
+        let mut by_id = self.by_id.write(id_hash);
+        if take(&mut by_id, id_hash, |other| other.id == inode.id, |inode| self.hasher.hash_one(inode.id)).is_some() {
+            self.population.died(1);
         }
+        drop(by_id);
         drop(shard);
         // The caller's is the last pointer: the descriptor is closed with no lock held.
         self.unexpect_all(inode);
@@ -247,7 +260,7 @@ impl InodeTable {
 
     /// Forgets everything but the root.
     pub(super) fn clear(&self) {
-        self.by_id.clear();
+        self.population.died(self.by_id.clear());
         self.by_identity.clear();
         self.expected.clear();
         self.index_root();
@@ -256,6 +269,11 @@ impl InodeTable {
     /// How many inodes the guest knows, beside the root.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// Whether most of many inodes have gone since this was last asked.
+    pub(super) fn has_ebbed(&self) -> bool {
+        self.population.has_ebbed()
     }
 
     fn hash_identity(&self, inode: &Inode) -> u64 {
@@ -328,31 +346,12 @@ impl InodeTable {
 
     /// Expects this inode under this name no more; another that has taken the name stays expected.
     fn unexpect_of(&self, hint: NameHint, node: NodeId) {
-        if let Ok(entry) = self.expected.write(hint.0).find_entry(hint.0, |known| *known == (hint.0, node)) {
-            entry.remove();
-        }
+        take(&mut self.expected.write(hint.0), hint.0, |known| *known == (hint.0, node), |(known, _)| *known);
     }
 
     /// Expects nothing under this name any more. Gives back what was expected.
     pub(super) fn unexpect(&self, hint: NameHint) -> Option<NodeId> {
-        let mut shard = self.expected.write(hint.0);
-        let entry = shard.find_entry(hint.0, |(known, _)| *known == hint.0).ok()?;
-        Some(entry.remove().0.1)
-    }
-}
-
-/// A descriptor of an inode: its own, or one opened for this request.
-#[derive(Debug)]
-pub(super) enum InodeFd<'i> {
-    Held(BorrowedFd<'i>),
-    Shared(Arc<OwnedFd>),
-}
-
-impl AsFd for InodeFd<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Held(held) => *held,
-            Self::Shared(shared) => shared.as_fd(),
-        }
+        let shard = &mut self.expected.write(hint.0);
+        take(shard, hint.0, |(known, _)| *known == hint.0, |(known, _)| *known).map(|(_, node)| node)
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     ffi::CStr,
     os::fd::AsFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,38 +18,12 @@ use super::{
 };
 use crate::{
     coherence::{
-        validation::{Print, Record, Seen, observe},
+        validation::{Print, Seen, Telling, observe},
         walks::Asked,
     },
-    host::{self, HostStamp, Kind, Stat, Storage},
+    host::{self, HostStamp, Kind, Stat},
     protocol::{Context, Name, NodeId},
 };
-
-/// What is known of what the guest knows.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// Most inodes have one name, directories always.
-    names: Vec<(NodeId, Box<[u8]>)>,
-    pub(super) record: Record,
-    /// One of the names was seen to lead elsewhere, and none was looked up since.
-    pub(super) strayed: bool,
-}
-
-impl Known {
-    /// The directory whose watch tells of every change of the inode, if there is one: its own, or that of its only name.
-    fn hears_by(&self, inode: &Inode, found: &Stat) -> Option<NodeId> {
-        match (inode.kind, &*self.names) {
-            (Kind::Directory, _) => Some(inode.id),
-            // By another name it could be changed from anywhere; and what the guest writes is not told from the host's.
-            (_, [(parent, _)]) if found.nlink == 1 && !self.strayed && !self.record.is_written_to() => Some(*parent),
-            _ => None,
-        }
-    }
-
-    pub(super) fn names(&self) -> impl Iterator<Item = (NodeId, &[u8])> {
-        self.names.iter().map(|(parent, name)| (*parent, &**name))
-    }
-}
 
 /// Setuid and setgid.
 const SPECIAL_BITS: u32 = 0o6000;
@@ -90,10 +64,6 @@ impl PathBuffer {
 }
 
 impl Inode {
-    pub(super) fn known(&self) -> Option<MutexGuard<'_, Known>> {
-        self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     pub(super) fn changed_status(&self) {
         if let Some(mut known) = self.known() {
             known.record.changed_status();
@@ -113,11 +83,6 @@ impl Inode {
     }
 }
 
-/// Room for what is known of an inode, where that is kept.
-pub(super) fn room(wanted: bool) -> Option<Box<Mutex<Known>>> {
-    wanted.then(Box::default)
-}
-
 impl Passthrough {
     /// The guest learns that this name leads to `inode`.
     pub(super) fn learn_name(&self, hint: NameHint, dir: &Inode, name: Name<'_>, inode: &Inode) {
@@ -128,18 +93,12 @@ impl Passthrough {
             before.forget_name(dir.id, name.as_bytes());
             self.lost_name(&before);
         }
-        let Some(mut known) = inode.known() else { return };
-        known.strayed = false;
-        if known.names.iter().any(|(parent, known)| *parent == dir.id && **known == *name.as_bytes()) {
-            return;
+        if let Some(mut known) = inode.known()
+            && known.learn(inode.kind, dir.id, name.as_bytes())
+        {
+            drop(known);
+            self.found_name(hint);
         }
-        if inode.kind == Kind::Directory {
-            // A client gives a directory one name: the last it learned.
-            known.names.clear();
-        }
-        known.names.push((dir.id, name.as_bytes().into()));
-        drop(known);
-        self.found_name(hint);
     }
 
     /// The guest learns that this name leads nowhere.
@@ -158,17 +117,23 @@ impl Passthrough {
         let granted = if fleeting { Duration::ZERO } else { self.grants.attributes };
         let Some(mut known) = inode.known() else { return granted };
         if inode.kind != Kind::Directory || self.news.is_some() {
-            known.record.told(self.print(inode.kind, 0, found));
+            let telling = Telling { who: cx.pid, at: self.milliseconds() };
+            known.record.told(self.print(inode.kind, 0, found), telling);
             if known.record.is_hot() {
                 return Duration::ZERO;
             }
         }
-        let hears_by = known.hears_by(inode, found);
+        let hears_by = known.hears_by(inode.id, found);
         drop(known);
         if self.walks.looks_again(cx.pid) {
             return Duration::ZERO;
         }
         if fleeting { granted } else { self.hears_of(hears_by).unwrap_or(granted) }
+    }
+
+    /// How long this share has been served: enough to tell one moment from the next, wrapped or not.
+    fn milliseconds(&self) -> u32 {
+        self.began.elapsed().as_millis() as u32
     }
 
     /// Whether the timestamps of an inode prove anything: not where other machines write to the same storage, and this
@@ -177,8 +142,7 @@ impl Passthrough {
         if inode.known.is_none() {
             return true;
         }
-        let Ok(fd) = inode.place.fd() else { return false };
-        let proven = self.mounts.storage(&inode.identity, fd.as_fd()) != Storage::Remote;
+        let proven = !inode.is_remote;
         if !proven && !self.warned_of_remote.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "timestamps of a network or FUSE file system prove nothing: its names and data are asked for each time"
@@ -282,7 +246,7 @@ impl Passthrough {
 
     pub(super) fn follow_names(&self, inode: &Inode) -> host::Result<(Stat, bool)> {
         let mut last = None;
-        let names = inode.known().map_or(0, |known| known.names.len());
+        let names = inode.known().map_or(0, |known| known.names().len());
         for index in 0..names {
             let mut path = PathBuffer::new();
             // A name whose directory the guest has forgotten is forgotten with it.
@@ -318,14 +282,14 @@ impl Passthrough {
 impl Inode {
     fn prepend_name(&self, index: usize, path: &mut PathBuffer) -> Option<NodeId> {
         let known = self.known()?;
-        let (parent, name) = known.names.get(index)?;
+        let (parent, name) = known.names().nth(index)?;
         path.prepend(name)?;
-        Some(*parent)
+        Some(parent)
     }
 
     fn forget_name(&self, parent: NodeId, name: &[u8]) {
         if let Some(mut known) = self.known() {
-            known.names.retain(|(dir, known)| *dir != parent || **known != *name);
+            known.forget(parent, name);
         }
     }
 

@@ -1,7 +1,7 @@
 //! From a name to an inode: the one way by which a guest comes to know an object.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
@@ -11,12 +11,12 @@ use fuse_abi::{EntryOut, Errno};
 use super::{
     Passthrough,
     config::InodeFileHandles,
-    inodes::{Inode, InodeFd},
-    place::Place,
+    inodes::Inode,
+    place::{InodeFd, Place},
 };
 use crate::{
     coherence::walks::Asked,
-    host::{self, FileHandle, Kind, OpenMode, Permit, Stat},
+    host::{self, FileHandle, Kind, OpenMode, Permit, Stat, Storage},
     protocol::{Context, Failure, LookupName, Name, NodeId, Result},
 };
 
@@ -24,8 +24,17 @@ use crate::{
 const DEEPEST: usize = 4096;
 
 impl Passthrough {
+    /// The inode of that number, for a thread that may wait where its storage makes it wait.
+    pub(super) fn inode(&self, cx: &Context, node: NodeId) -> Result<Arc<Inode>> {
+        let inode = self.inodes.get(node)?;
+        if inode.is_remote {
+            cx.leave_to_block()?;
+        }
+        Ok(inode)
+    }
+
     pub(super) fn lookup_entry(&self, cx: &Context, parent: NodeId, name: LookupName<'_>) -> Result<EntryOut> {
-        let dir = self.inodes.get(parent)?;
+        let dir = self.inode(cx, parent)?;
         let (inode, found) = match name {
             LookupName::Name(name) => match self.freely(cx, || self.find_child(&dir, name)) {
                 Err(Failure::Errno(errno @ (Errno::ENOENT | Errno::ENOTDIR))) => {
@@ -56,7 +65,7 @@ impl Passthrough {
         self.follow(dir);
         let hint = self.inodes.hint(dir, name.as_bytes());
         if !self.inodes.expects(hint) {
-            return self.find_new_child(dir, name, None);
+            return self.find_new_child(dir, name, &mut None);
         }
         let dir_fd = self.dir_fd(dir)?;
         let found = host::stat_at(dir_fd.as_fd(), name.as_c_str()).inspect_err(|errno| {
@@ -69,16 +78,17 @@ impl Passthrough {
                 self.learn_name(hint, dir, name, &inode);
                 Ok((inode, found))
             }
-            None => self.find_new_child(dir, name, None),
+            None => self.find_new_child(dir, name, &mut None),
         }
     }
 
-    /// As [`find_child`](Self::find_child), for one that is not expected to be known; `spare` is leave to hold it.
+    /// As [`find_child`](Self::find_child), for one that is not expected to be known; `spare` is leave to hold it, and is
+    /// taken only where it is used.
     pub(super) fn find_new_child(
         &self,
         dir: &Inode,
         name: Name<'_>,
-        spare: Option<Permit>,
+        spare: &mut Option<Permit>,
     ) -> host::Result<(Arc<Inode>, Stat)> {
         let pin = host::pin_at(self.dir_fd(dir)?.as_fd(), name.as_c_str())?;
         let found = host::stat(pin.as_fd())?;
@@ -99,13 +109,19 @@ impl Passthrough {
 
     /// Gives back references, and with the last one what is kept of the inode.
     pub(super) fn forget_inode(&self, id: NodeId, count: u64) {
-        if let Some(gone) = self.inodes.forget(id, count)
-            && gone.kind == Kind::Directory
-        {
-            if gone.place.holds_none() {
-                self.kept.let_go(id);
-            }
-            self.unfollow(&gone);
+        let Some(gone) = self.inodes.forget(id, count) else { return };
+        self.unfollow(&gone);
+        if gone.kind == Kind::Directory && gone.place.holds_none() {
+            self.kept.let_go(id);
+        }
+        drop(gone);
+        self.give_back_memory();
+    }
+
+    /// Gives the system back the memory of many inodes that have gone.
+    pub(super) fn give_back_memory(&self) {
+        if self.inodes.has_ebbed() {
+            host::give_back_memory();
         }
     }
 
@@ -115,13 +131,23 @@ impl Passthrough {
         pin: OwnedFd,
         found: &Stat,
         dir: Option<&Inode>,
-        spare: Option<Permit>,
+        spare: &mut Option<Permit>,
     ) -> host::Result<Arc<Inode>> {
         if let Some(inode) = self.find_known(found, |place| place.is(pin.as_fd())) {
             return Ok(inode);
         }
-        let place = self.place(pin, found, dir, spare)?;
-        Ok(self.inodes.insert(found, place))
+        let is_remote = self.is_remote(found, pin.as_fd(), dir);
+        let place = self.place(pin, found, dir, spare.take())?;
+        Ok(self.inodes.insert(found, place, is_remote))
+    }
+
+    /// Whether an object found in `dir` is another machine's or process's: like the directory, unless something else is
+    /// mounted there.
+    pub(super) fn is_remote(&self, found: &Stat, object: BorrowedFd<'_>, dir: Option<&Inode>) -> bool {
+        match dir {
+            Some(dir) if dir.identity.dev == found.identity.dev => dir.is_remote,
+            _ => self.mounts.storage(&found.identity, object) == Storage::Remote,
+        }
     }
 
     /// Leave to hold one more inode by descriptor, or none where file handles go on. Asked before something is made, so
@@ -191,7 +217,7 @@ impl Passthrough {
         }
         // The host may have moved the directory out of the share: then its parent is none of the guest's business.
         self.require_inside(&pin, &found)?;
-        Ok((self.take_in(pin, &found, None, None)?, found))
+        Ok((self.take_in(pin, &found, None, &mut None)?, found))
     }
 
     fn require_inside(&self, start: &OwnedFd, found: &Stat) -> host::Result<()> {

@@ -14,12 +14,14 @@ mod files;
 mod handles;
 pub mod idmap;
 mod inodes;
+mod knowledge;
 mod known;
 mod lookup;
 mod mounts;
 mod namespace;
 mod news;
 mod place;
+mod population;
 mod serve;
 mod sharded;
 pub mod xattr_map;
@@ -28,6 +30,7 @@ mod xattrs;
 use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::AtomicBool},
+    time::Instant,
 };
 
 use fuse_abi::{Errno, InitFlags};
@@ -38,7 +41,7 @@ use self::{
     files::OpenFile,
     handles::Handles,
     inodes::InodeTable,
-    mounts::{KeptDirectories, Mounts},
+    mounts::{KEPT_MAX, KeptDirectories, Mounts},
     news::News,
 };
 use crate::{
@@ -47,7 +50,7 @@ use crate::{
         validation::Printer,
         walks::Walks,
     },
-    host::{self, Budget, FileHandle, Identities, Kind, SelfFds},
+    host::{self, Budget, FileHandle, Identities, Kind, SelfFds, Storage},
     protocol::Wishes,
 };
 
@@ -60,6 +63,8 @@ pub struct Passthrough {
     printer: Printer,
     /// Threads of that guest that were sent back to look again.
     walks: Walks,
+    /// What moments are counted from.
+    began: Instant,
     warned_of_remote: AtomicBool,
     /// What the guest hears unasked, where it does.
     news: Option<News>,
@@ -94,6 +99,12 @@ impl Passthrough {
             (InodeFileHandles::Prefer, Err(_)) => config.inode_file_handles = InodeFileHandles::Never,
             _ => {}
         }
+        let is_remote = mounts.storage(&found.identity, root.as_fd()) == Storage::Remote;
+        // Directories that stay open lately count as inodes do.
+        let kept = match config.inode_file_handles {
+            InodeFileHandles::Never => 0,
+            _ => KEPT_MAX.min(config.descriptor_budget / 4),
+        };
         // Files and directories that are open share one budget.
         let handles = Budget::new(config.handle_budget);
         Ok(Self {
@@ -101,13 +112,14 @@ impl Passthrough {
             serves_xattrs: config.serves_xattrs(),
             printer: Printer::default(),
             walks: Walks::default(),
+            began: Instant::now(),
             warned_of_remote: AtomicBool::new(false),
             news: News::new(&config),
-            inodes: InodeTable::new(root, &found, config.cache == CacheMode::Coherent),
-            descriptors: Budget::new(config.descriptor_budget),
+            inodes: InodeTable::new(root, &found, is_remote, config.cache == CacheMode::Coherent),
+            descriptors: Budget::new(config.descriptor_budget - kept),
             files: Handles::new(Arc::clone(&handles)),
             directories: Handles::new(handles),
-            kept: KeptDirectories::default(),
+            kept: KeptDirectories::new(kept),
             identities: Identities::of_process(),
             config,
             fds,
@@ -173,5 +185,6 @@ impl Passthrough {
             news.clear();
             self.inodes.root().unwatch();
         }
+        self.give_back_memory();
     }
 }

@@ -74,25 +74,33 @@ impl Mounts {
 }
 
 /// Directories that only a file handle stands for, and that keep a descriptor because they were in use lately.
-#[derive(Debug, Default)]
-pub(super) struct KeptDirectories(RwLock<VecDeque<(NodeId, Arc<OwnedFd>)>>);
+#[derive(Debug)]
+pub(super) struct KeptDirectories {
+    most: usize,
+    kept: RwLock<VecDeque<(NodeId, Arc<OwnedFd>)>>,
+}
 
-const KEPT_MAX: usize = 128;
+/// More than this would take longer to search than to open.
+pub(super) const KEPT_MAX: usize = 128;
 
 impl KeptDirectories {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, kept: RwLock::default() }
+    }
+
     pub(super) fn get(&self, id: NodeId) -> Option<Arc<OwnedFd>> {
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         kept.iter().find(|(node, _)| *node == id).map(|(_, fd)| Arc::clone(fd))
     }
 
     /// Adds one, and lets the oldest go when there are too many.
     pub(super) fn keep(&self, id: NodeId, fd: &Arc<OwnedFd>) {
-        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.iter().any(|(node, _)| *node == id) {
             return;
         }
         kept.push_back((id, Arc::clone(fd)));
-        let oldest = if kept.len() > KEPT_MAX { kept.pop_front() } else { None };
+        let oldest = if kept.len() > self.most { kept.pop_front() } else { None };
         // Closed with no lock held, like all that is dropped here.
         drop(kept);
         drop(oldest);
@@ -100,14 +108,14 @@ impl KeptDirectories {
 
     /// The guest has forgotten it.
     pub(super) fn let_go(&self, id: NodeId) {
-        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         let gone = kept.iter().position(|(node, _)| *node == id).and_then(|index| kept.remove(index));
         drop(kept);
         drop(gone);
     }
 
     pub(super) fn clear(&self) {
-        let all = std::mem::take(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner));
+        let all = std::mem::take(&mut *self.kept.write().unwrap_or_else(PoisonError::into_inner));
         drop(all);
     }
 }

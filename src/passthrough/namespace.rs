@@ -23,7 +23,9 @@ impl Passthrough {
         target: SymlinkTarget<'_>,
         new: &Creation<'_>,
     ) -> Result<EntryOut> {
-        self.make(cx, parent, name, new, |dir| host::make_symlink(target.as_c_str(), dir, name.as_c_str()))
+        self.make(cx, (parent, name), Kind::Symlink, new, |dir| {
+            host::make_symlink(target.as_c_str(), dir, name.as_c_str())
+        })
     }
 
     pub(super) fn make_node(
@@ -34,7 +36,7 @@ impl Passthrough {
         rdev: u32,
         new: &Creation<'_>,
     ) -> Result<EntryOut> {
-        self.make(cx, parent, name, new, |dir| host::make_node(dir, name.as_c_str(), new.mode, rdev))
+        self.make(cx, (parent, name), Kind::File, new, |dir| host::make_node(dir, name.as_c_str(), new.mode, rdev))
     }
 
     pub(super) fn make_directory(
@@ -44,33 +46,38 @@ impl Passthrough {
         name: Name<'_>,
         new: &Creation<'_>,
     ) -> Result<EntryOut> {
-        self.make(cx, parent, name, new, |dir| host::make_directory(dir, name.as_c_str(), new.mode))
+        self.make(cx, (parent, name), Kind::Directory, new, |dir| host::make_directory(dir, name.as_c_str(), new.mode))
     }
 
-    /// Makes a name as the caller, and looks it up.
+    /// Makes a name as the caller, and looks it up. What cannot be told of is not left behind: it is removed as what it
+    /// was made as, a directory or anything else.
     fn make(
         &self,
         cx: &Context,
-        parent: NodeId,
-        name: Name<'_>,
+        (parent, name): (NodeId, Name<'_>),
+        kind: Kind,
         new: &Creation<'_>,
         call: impl Fn(std::os::fd::BorrowedFd<'_>) -> host::Result<()>,
     ) -> Result<EntryOut> {
-        let dir = self.inodes.get(parent)?;
+        let dir = self.inode(cx, parent)?;
         self.require_directory(cx, Asked::Change, &dir)?;
         self.walks.ended(cx.pid);
         let dir_fd = self.dir_fd(&dir)?;
         let mut spare = self.reserve()?;
         let made = self.creating(cx, new, || call(dir_fd.as_fd()));
         noted(&dir, made)?;
-        let (inode, found) = match self.freely(cx, || self.find_new_child(&dir, name, spare.take())) {
+        let (inode, found) = match self.freely(cx, || self.find_new_child(&dir, name, &mut spare)) {
             // Made, and removed by others already. The client tries again; its caller must not hear that a name is missing.
             Err(Failure::Errno(Errno::ENOENT)) => return Err(Errno::ESTALE.into()),
-            done => done?,
+            Err(failure) => {
+                self.take_back(&dir, name, kind);
+                return Err(failure);
+            }
+            Ok(found) => found,
         };
         if let Err(failure) = self.label(&inode, new.security) {
             self.forget_inode(inode.id, 1);
-            self.take_back(&dir, name, inode.kind);
+            self.take_back(&dir, name, kind);
             return Err(failure);
         }
         Ok(self.entry(cx, &dir, &inode, &found))
@@ -86,7 +93,8 @@ impl Passthrough {
         Ok(host::set_xattr(&self.fds, fd.as_fd(), &name, security.value, 0)?)
     }
 
-    /// Removes what could not be finished: a guest must not find an object without the label it asked for.
+    /// Removes what could not be finished: a guest must not find an object without the label it asked for, nor one of
+    /// which it was told that it was not made.
     pub(super) fn take_back(&self, dir: &Inode, name: Name<'_>, kind: Kind) {
         let Ok(dir_fd) = self.dir_fd(dir) else { return };
         let removed = match kind {
@@ -94,13 +102,13 @@ impl Passthrough {
             _ => host::remove_file(dir_fd.as_fd(), name.as_c_str()),
         };
         if let Err(errno) = removed {
-            log::warn!("an object without its security label stays behind: {errno}");
+            log::warn!("an object that could not be finished stays behind: {errno}");
         }
         dir.changed_by_guest();
     }
 
     pub(super) fn remove(&self, cx: &Context, parent: NodeId, name: Name<'_>, directory: bool) -> Result<()> {
-        let dir = self.inodes.get(parent)?;
+        let dir = self.inode(cx, parent)?;
         self.require_directory(cx, Asked::Change, &dir)?;
         self.walks.ended(cx.pid);
         let dir_fd = self.dir_fd(&dir)?;
@@ -129,7 +137,7 @@ impl Passthrough {
             RenameMode::Exchange => RenameHow { exchange: true, ..RenameHow::default() },
             RenameMode::Whiteout { no_replace } => RenameHow { whiteout: true, no_replace, ..RenameHow::default() },
         };
-        let (old, new) = (self.inodes.get(from.0)?, self.inodes.get(to.0)?);
+        let (old, new) = (self.inode(cx, from.0)?, self.inode(cx, to.0)?);
         for dir in [&old, &new] {
             self.require_directory(cx, Asked::Change, dir)?;
         }
@@ -146,7 +154,7 @@ impl Passthrough {
     }
 
     pub(super) fn make_link(&self, cx: &Context, node: NodeId, parent: NodeId, name: Name<'_>) -> Result<EntryOut> {
-        let (inode, dir) = (self.inodes.get(node)?, self.inodes.get(parent)?);
+        let (inode, dir) = (self.inode(cx, node)?, self.inode(cx, parent)?);
         self.require_path(cx, Asked::Change, &inode)?;
         self.require_directory(cx, Asked::Change, &dir)?;
         self.walks.ended(cx.pid);
@@ -162,7 +170,7 @@ impl Passthrough {
     }
 
     pub(super) fn link_target(&self, cx: &Context, node: NodeId, body: &mut crate::protocol::Body<'_>) -> Result<()> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         if inode.kind != Kind::Symlink {
             return Err(Errno::EINVAL.into());
         }

@@ -353,15 +353,9 @@ impl Teller<'_, '_> {
     /// Holds what is true of an inode against what the guest was told of it.
     fn tell_inode(&mut self, inode: &Inode, found: &Stat) {
         let now = self.shared.print(inode.kind, 0, found);
-        let untold = inode.known().map_or(Untold::Nothing, |mut known| {
-            let untold = match inode.kind {
-                Kind::Directory => known.record.untold_listing(now),
-                _ => known.record.untold(now),
-            };
-            if untold != Untold::Nothing {
-                known.record.is_certain();
-            }
-            untold
+        let untold = inode.known().map_or(Untold::Nothing, |known| match inode.kind {
+            Kind::Directory => known.record.untold_listing(now),
+            _ => known.record.untold(now),
         });
         match untold {
             Untold::Nothing => {}
@@ -389,8 +383,11 @@ impl Teller<'_, '_> {
             }
             self.tell_node(&inode);
         });
-        if self.heard != Sent::Gone {
+        // Asked last: whoever stops listening from here on says so.
+        if self.heard != Sent::Gone && (self.send)(&[]) != Sent::Gone {
             self.news.outbox.told_everything();
+        } else {
+            self.heard = Sent::Gone;
         }
     }
 }

@@ -7,7 +7,6 @@ use std::{
 
 use fuse_abi::Errno;
 
-use super::inodes::InodeFd;
 use crate::host::{self, FileHandle, OpenMode, Permit, SelfFds};
 
 /// Where the host object of an inode is.
@@ -23,7 +22,7 @@ pub(super) enum Place {
     /// The file that CREATE opened serves until it is released, which spares CREATE a system call.
     Created(Box<Created>),
     /// A file handle: no descriptor, and no guarantee that the object still exists.
-    Handle(Box<ByHandle>),
+    Handle(ByHandle),
 }
 
 #[derive(Debug)]
@@ -54,7 +53,7 @@ impl Place {
     }
 
     pub(super) fn handle(handle: FileHandle, mount: Arc<OwnedFd>) -> Self {
-        Self::Handle(Box::new(ByHandle { handle, mount }))
+        Self::Handle(ByHandle { handle, mount })
     }
 
     /// A descriptor to name the object by. It may be pinned only, and not readable.
@@ -134,6 +133,22 @@ impl Created {
         }
         // Released in between: the pin was set before the file was let go.
         self.pin.get().map(|pin| InodeFd::Held(pin.as_fd())).ok_or(Errno::ESTALE)
+    }
+}
+
+/// A descriptor of an inode: its own, or one opened for this request.
+#[derive(Debug)]
+pub(super) enum InodeFd<'i> {
+    Held(BorrowedFd<'i>),
+    Shared(Arc<OwnedFd>),
+}
+
+impl AsFd for InodeFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Held(held) => *held,
+            Self::Shared(shared) => shared.as_fd(),
+        }
     }
 }
 

@@ -172,8 +172,8 @@ impl FileSystem for Passthrough {
         self.allocate(cx, node, handle, mode, (offset, len))
     }
 
-    fn lseek(&self, _: &Context, node: NodeId, handle: HandleId, offset: u64, whence: Whence) -> Result<u64> {
-        self.seek_file(node, handle, offset, whence)
+    fn lseek(&self, cx: &Context, node: NodeId, handle: HandleId, offset: u64, whence: Whence) -> Result<u64> {
+        self.seek_file(cx, node, handle, offset, whence)
     }
 
     fn copy_file_range(&self, cx: &Context, range: &CopyRange) -> Result<u64> {
@@ -188,8 +188,14 @@ impl FileSystem for Passthrough {
         self.open_directory(cx, node)
     }
 
-    fn readdir(&self, _: &Context, node: NodeId, args: &ReadDirArgs, reply: &mut DirectoryReply<'_, '_>) -> Result<()> {
-        self.list(node, args, reply)
+    fn readdir(
+        &self,
+        cx: &Context,
+        node: NodeId,
+        args: &ReadDirArgs,
+        reply: &mut DirectoryReply<'_, '_>,
+    ) -> Result<()> {
+        self.list(cx, node, args, reply)
     }
 
     fn readdirplus(
@@ -210,20 +216,20 @@ impl FileSystem for Passthrough {
         self.sync_directory(cx, node, handle, data_only)
     }
 
-    fn statfs(&self, _: &Context, node: NodeId) -> Result<Kstatfs> {
-        self.space(node)
+    fn statfs(&self, cx: &Context, node: NodeId) -> Result<Kstatfs> {
+        self.space(cx, node)
     }
 
     fn syncfs(&self, cx: &Context, node: NodeId) -> Result<()> {
         self.sync_all(cx, node)
     }
 
-    fn getxattr(&self, _: &Context, node: NodeId, name: XattrName<'_>, size: u32, body: &mut Body<'_>) -> Result<u32> {
-        self.get_attribute(node, name, size, body)
+    fn getxattr(&self, cx: &Context, node: NodeId, name: XattrName<'_>, size: u32, body: &mut Body<'_>) -> Result<u32> {
+        self.get_attribute(cx, node, name, size, body)
     }
 
-    fn listxattr(&self, _: &Context, node: NodeId, size: u32, body: &mut Body<'_>) -> Result<u32> {
-        self.list_attributes(node, size, body)
+    fn listxattr(&self, cx: &Context, node: NodeId, size: u32, body: &mut Body<'_>) -> Result<u32> {
+        self.list_attributes(cx, node, size, body)
     }
 
     fn setxattr(
@@ -238,7 +244,7 @@ impl FileSystem for Passthrough {
         self.set_attribute(cx, node, name, value, flags, kill_sgid)
     }
 
-    fn removexattr(&self, _: &Context, node: NodeId, name: XattrName<'_>) -> Result<()> {
-        self.remove_attribute(node, name)
+    fn removexattr(&self, cx: &Context, node: NodeId, name: XattrName<'_>) -> Result<()> {
+        self.remove_attribute(cx, node, name)
     }
 }

@@ -4,6 +4,11 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashTable;
 
+/// A table this much larger than what is in it gives room back.
+const ROOMY: usize = 8;
+/// But not one as small as this.
+const SMALL: usize = 64;
+
 const SHARDS: usize = 64;
 
 /// Each shard on a cache line of its own: neighbours do not slow each other down.
@@ -30,12 +35,10 @@ impl<T> Sharded<T> {
         self.shard(hash).write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Empties every shard. What was in them is dropped after its lock is given back.
-    pub(super) fn clear(&self) {
-        for shard in &self.shards {
-            let old = std::mem::take(&mut *shard.0.write().unwrap_or_else(PoisonError::into_inner));
-            drop(old);
-        }
+    /// Empties every shard, and says how much was in them. It is dropped after its lock is given back.
+    pub(super) fn clear(&self) -> usize {
+        let empty = |shard: &Shard<T>| std::mem::take(&mut *shard.0.write().unwrap_or_else(PoisonError::into_inner));
+        self.shards.iter().map(|shard| empty(shard).len()).sum()
     }
 
     /// Hands over what is in each shard, with no lock held.
@@ -58,4 +61,19 @@ impl<T> Sharded<T> {
     fn shard(&self, hash: u64) -> &RwLock<HashTable<T>> {
         &self.shards[(hash >> 40) as usize % SHARDS].0
     }
+}
+
+/// Takes an entry out of a shard, which gives back room that has become far too much.
+pub(super) fn take<T>(
+    shard: &mut HashTable<T>,
+    hash: u64,
+    is_it: impl FnMut(&T) -> bool,
+    hash_of: impl Fn(&T) -> u64,
+) -> Option<T> {
+    let (taken, _) = shard.find_entry(hash, is_it).ok()?.remove();
+    if shard.capacity() > SMALL && shard.len() < shard.capacity() / ROOMY {
+        // Twice what is there: neither the next entry nor the next to go makes it move again.
+        shard.shrink_to(shard.len().saturating_mul(2), hash_of);
+    }
+    Some(taken)
 }

@@ -34,13 +34,14 @@ impl Passthrough {
 
     pub(super) fn get_attribute(
         &self,
+        cx: &Context,
         node: NodeId,
         name: XattrName<'_>,
         size: u32,
         body: &mut Body<'_>,
     ) -> Result<u32> {
         let name = self.host_name(name)?;
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         let fd = self.fd(&inode)?;
         self.as_server()?;
         let room = (size as usize).min(VALUE_MAX);
@@ -59,11 +60,11 @@ impl Passthrough {
         Ok(u32::try_from(len).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn list_attributes(&self, node: NodeId, size: u32, body: &mut Body<'_>) -> Result<u32> {
+    pub(super) fn list_attributes(&self, cx: &Context, node: NodeId, size: u32, body: &mut Body<'_>) -> Result<u32> {
         if !self.serves_xattrs {
             return Err(Errno::ENOSYS.into());
         }
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         let fd = self.fd(&inode)?;
         self.as_server()?;
         let list = self.host_list(fd.as_fd())?;
@@ -111,7 +112,7 @@ impl Passthrough {
         kill_sgid: bool,
     ) -> Result<()> {
         let name = self.host_name(name)?;
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         let fd = self.fd(&inode)?;
         if kill_sgid {
             // In the caller's group, not in the server's: a member's list would leave the bit where it is.
@@ -125,9 +126,9 @@ impl Passthrough {
         Ok(())
     }
 
-    pub(super) fn remove_attribute(&self, node: NodeId, name: XattrName<'_>) -> Result<()> {
+    pub(super) fn remove_attribute(&self, cx: &Context, node: NodeId, name: XattrName<'_>) -> Result<()> {
         let name = self.host_name(name)?;
-        let inode = self.inodes.get(node)?;
+        let inode = self.inode(cx, node)?;
         let fd = self.fd(&inode)?;
         self.as_server()?;
         host::remove_xattr(&self.fds, fd.as_fd(), &name)?;

@@ -297,8 +297,8 @@ pub trait FileSystem: Send + Sync {
 
     /// Somebody may listen: [`speak`](Self::speak) and [`watch`](Self::watch) are about to begin, each on a thread of its own.
     fn unmute(&self) {}
-    /// Says what the client did not ask for, a message at a time, until nobody listens or [`mute`](Self::mute). Every thread
-    /// that serves has its place in `turns`.
+    /// Says what the client did not ask for, a message at a time, until nobody listens or [`mute`](Self::mute). An empty
+    /// message asks whether anybody does. Every thread that serves has its place in `turns`.
     fn speak(&self, turns: &Turns, send: &mut dyn FnMut(&[u8]) -> Sent) {}
     /// Follows what happens on the host, until [`mute`](Self::mute).
     fn watch(&self) {}

@@ -105,7 +105,8 @@ impl<F: FileSystem> Server<F> {
         let Some(message) = Message::open(head) else { return Served::Dropped(Dropped::NoHeader) };
         let call = Call { agreed: self.session.agreement(), message, payload, may_block };
         if message.operation.is_some_and(|operation| !operation.has_reply()) {
-            return match self.request(&call).map(|request| self.hear(request, NodeId(message.header.nodeid))) {
+            let heard = || self.request(&call).map(|request| self.hear(request, NodeId(message.header.nodeid)));
+            return match contained(heard).unwrap_or(Err(Errno::EIO)) {
                 Ok(()) => Served::Silent,
                 Err(errno) => Served::Dropped(Dropped::Refused(errno)),
             };
@@ -114,7 +115,7 @@ impl<F: FileSystem> Server<F> {
         let Some(mut reply) = Reply::new(reply, message.header.unique, minor) else {
             return Served::Dropped(Dropped::NoRoom);
         };
-        match self.answer(&call, &mut reply) {
+        match contained(|| self.answer(&call, &mut reply)).unwrap_or(Err(Failure::Errno(Errno::EIO))) {
             Ok(()) => reply.finish(Ok(())),
             Err(Failure::Errno(errno)) => reply.finish(Err(errno)),
             Err(Failure::WouldBlock) if !may_block => Served::WouldBlock,
@@ -292,6 +293,12 @@ struct Call<'r> {
     message: Message<'r>,
     payload: Payload<'r>,
     may_block: bool,
+}
+
+/// Does a request's work. A panic in it, which is a mistake of the file system's, ends this request and not the thread that
+/// serves all others of its queue.
+fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
 }
 
 fn listing<'b, 'r>(args: &Listing, reply: &'b mut Reply<'r>) -> Result<(ReadDirArgs, &'b mut Body<'r>)> {

@@ -114,6 +114,9 @@ impl<F: FileSystem> Drop for Mute<'_, F> {
 
 /// Tells the kernel what it did not ask for.
 fn send(mut device: &File, message: &[u8]) -> Sent {
+    if message.is_empty() {
+        return Sent::Heard;
+    }
     let Err(error) = device.write(message) else { return Sent::Heard };
     match error.raw_os_error() {
         // It does not hold what this is about, or is about to take it in.
@@ -169,7 +172,7 @@ fn answer<'b, F: FileSystem>(
         |may_wait| server.serve(head, Payload::new(&data, 0), &[VolatileSlice::from(&mut *reply)], may_wait);
     let served = match serve(false) {
         Served::WouldBlock => {
-            // What waits carries neither names nor attributes: nobody needs to hold word of a change back for it.
+            // What waits carries no names and attributes that last until there is word: nothing is held back for it.
             turn.end();
             serve(true)
         }

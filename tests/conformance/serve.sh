@@ -4,6 +4,7 @@
 
 COMMAND=()
 SERVER_PID=
+SERVER_LOG=
 WHY=
 
 # server_command KIND SOURCE MOUNTPOINT [options]: sets COMMAND. The options are those of ferryfs in both kinds.
@@ -34,7 +35,7 @@ serve() {
     server_command "$kind" "$@" >"$log" || return
     mkdir -p "$mountpoint"
     "${COMMAND[@]}" >"$log" 2>&1 </dev/null &
-    SERVER_PID=$!
+    SERVER_PID=$! SERVER_LOG=$log
     for _ in $(seq 300); do
         is_mounted "$mountpoint" && return 0
         kill -0 "$SERVER_PID" 2>/dev/null || break
@@ -57,6 +58,10 @@ end_server() {
     else
         WHY="the server did not end within 30 s of SIGTERM"
         kill -KILL "$SERVER_PID"
+    fi
+    # A panic that was contained leaves no other trace.
+    if grep -qse "mistake of ferryfs's own" -e "panicked at" "$SERVER_LOG"; then
+        WHY="${WHY:+$WHY; }the server met a mistake of its own (see $SERVER_LOG)"
     fi
     if is_mounted "$mountpoint"; then
         WHY="${WHY:+$WHY; }the mount stayed behind"

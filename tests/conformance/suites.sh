@@ -102,8 +102,11 @@ stress_one() {
     mmap-file) options=(--mmap 2 "${options[@]}") ;;
     *) options=("--$stressor" 2 "${options[@]}") ;;
     esac
-    timeout -k 10 $((STRESS_SECONDS + 60)) stress-ng --temp-path "$base" --timeout "${STRESS_SECONDS}s" --verify \
-        "${options[@]}" >"$log" 2>&1
+    # Some of it makes files where it was started.
+    (
+        cd "$base" && timeout -k 10 $((STRESS_SECONDS + 60)) stress-ng --temp-path "$base" \
+            --timeout "${STRESS_SECONDS}s" --verify "${options[@]}"
+    ) >"$log" 2>&1
     status=$?
     case $status in
     0) if grep -q 'skipping stress' "$log"; then

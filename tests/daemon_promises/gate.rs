@@ -1,5 +1,6 @@
 //! A file system to share whose one file can be read, written and synchronised only when the test lets it: what a disk
-//! or a network that takes its time looks like to the daemon. Mounted through /dev/fuse, so it needs root.
+//! or a network that takes its time looks like to the daemon. So are some names looked up, attributes told and listings
+//! read. Mounted through /dev/fuse, so it needs root.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,6 +20,10 @@ use crate::support::wait_for;
 const THREADS: usize = 40;
 const SIZE: u64 = 1 << 20;
 const FILE: u64 = 2;
+/// Its attributes are asked for each time, and waited for.
+const FLEETING: u64 = 3;
+/// A directory whose listing is waited for.
+const HALL: u64 = 4;
 
 #[derive(Debug, Default)]
 struct State {
@@ -50,7 +55,7 @@ impl Turnstile {
 struct Gated(Arc<Turnstile>);
 
 fn attr(node: u64) -> Attr {
-    let mode = if node == FILE { 0o100_666 } else { 0o40_755 };
+    let mode = if matches!(node, FILE | FLEETING) { 0o100_666 } else { 0o40_755 };
     let size = if node == FILE { SIZE } else { 0 };
     Attr { ino: node, mode, size, nlink: 1, blksize: 4096, ..Attr::default() }
 }
@@ -62,15 +67,26 @@ impl FileSystem for Gated {
     }
 
     fn lookup(&self, _: &Context, _: NodeId, name: LookupName<'_>) -> Result<EntryOut> {
-        match name {
-            LookupName::Name(name) if name.as_bytes() == b"slow" => {
-                Ok(EntryOut { nodeid: FILE, entry_valid: 60, attr_valid: 60, attr: attr(FILE), ..EntryOut::default() })
+        let LookupName::Name(name) = name else { return Err(Failure::Errno(Errno::ENOENT)) };
+        let node = match name.as_bytes() {
+            b"slow" => FILE,
+            b"fleeting" => FLEETING,
+            b"hall" => HALL,
+            b"late" => {
+                self.0.pass();
+                FILE
             }
-            _ => Err(Failure::Errno(Errno::ENOENT)),
-        }
+            _ => return Err(Failure::Errno(Errno::ENOENT)),
+        };
+        let attr_valid = if node == FLEETING { 0 } else { 60 };
+        Ok(EntryOut { nodeid: node, entry_valid: 60, attr_valid, attr: attr(node), ..EntryOut::default() })
     }
 
     fn getattr(&self, _: &Context, node: NodeId, _: Option<HandleId>) -> Result<AttrOut> {
+        if node.0 == FLEETING {
+            self.0.pass();
+            return Ok(AttrOut { attr: attr(node.0), ..AttrOut::default() });
+        }
         Ok(AttrOut { attr_valid: 60, attr: attr(node.0), ..AttrOut::default() })
     }
 
@@ -104,7 +120,10 @@ impl FileSystem for Gated {
         Ok(OpenOut::default())
     }
 
-    fn readdir(&self, _: &Context, _: NodeId, _: &ReadDirArgs, _: &mut DirectoryReply<'_, '_>) -> Result<()> {
+    fn readdir(&self, _: &Context, node: NodeId, _: &ReadDirArgs, _: &mut DirectoryReply<'_, '_>) -> Result<()> {
+        if node.0 == HALL {
+            self.0.pass();
+        }
         Ok(())
     }
 }

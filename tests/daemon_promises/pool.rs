@@ -2,12 +2,14 @@
 
 use std::fs;
 
-use ferryfs_guest::{Client, Desc, Queue, Request, skipped};
-use fuse_abi::{FsyncIn, GetattrIn, Opcode, ROOT_ID, ReadIn};
+use ferryfs_guest::{Client, Daemon, Desc, Error, Queue, Request, skipped};
+use fuse_abi::{Errno, FsyncIn, GetattrIn, Opcode, OpenIn, ROOT_ID, ReadIn};
+use rustix::process::Signal;
 use zerocopy::IntoBytes;
 
 use crate::gate::Gate;
-use crate::support::{O_RDWR, Share, expect_service, in_every_sandbox, is_root, options, wait_for};
+use crate::lease::Lease;
+use crate::support::{HANG, O_RDWR, Share, expect_service, in_every_sandbox, is_root, options, wait_for};
 
 /// A client with a fast file and a gated one open.
 struct Bench {
@@ -35,10 +37,19 @@ impl Bench {
         self.client.submit(&Request::new(Opcode::Fsync, self.slow, &[body.as_bytes()], 0)).unwrap()
     }
 
-    /// Sends what never waits.
-    fn getattr(&mut self) -> u64 {
+    /// Sends what never waits, on no storage: it names an inode that nobody knows.
+    fn ask_of_nothing(&mut self) -> u64 {
         let body = GetattrIn::default();
-        self.client.submit(&Request::new(Opcode::Getattr, self.slow, &[body.as_bytes()], 104)).unwrap()
+        self.client.submit(&Request::new(Opcode::Getattr, u64::MAX, &[body.as_bytes()], 104)).unwrap()
+    }
+
+    /// That this is answered while others wait.
+    #[track_caller]
+    fn expect_not_held_up(&mut self) {
+        let sent = self.ask_of_nothing();
+        let done = self.client.complete().unwrap();
+        assert!(matches!(done.check(), Err(Error::Errno(Errno::ESTALE))));
+        assert_eq!(done.unique(), sent);
     }
 
     /// Takes the next answer, which must be good; returns its number.
@@ -78,8 +89,7 @@ fn a_request_that_waits_does_not_hold_up_those_behind_it() {
             let waiting = [bench.read(), bench.fsync(), bench.read()];
             gate.wait_for(3);
             for _ in 0..20 {
-                let sent = bench.getattr();
-                assert_eq!(bench.complete(), sent, "answered while others wait");
+                bench.expect_not_held_up();
             }
             assert_eq!(gate.waiting(), 3);
             gate.let_pass(3);
@@ -96,8 +106,7 @@ fn more_requests_than_threads_can_wait() {
         let mut bench = Bench::new(share);
         let mut waiting: Vec<u64> = (0..20).map(|_| bench.read()).collect();
         gate.wait_for(2);
-        let sent = bench.getattr();
-        assert_eq!(bench.complete(), sent);
+        bench.expect_not_held_up();
         gate.set_open(true);
         while !waiting.is_empty() {
             let answered = bench.complete();
@@ -149,8 +158,7 @@ fn a_queue_stops_only_when_what_waits_is_answered() {
             }
             gate.wait_for(2);
             // Served after those before it were taken.
-            let sent = bench.getattr();
-            assert_eq!(bench.complete(), sent);
+            bench.expect_not_held_up();
             // The daemon hears this while six requests are on their way, four of them not even begun.
             let asked = [index, 0];
             let request = ferryfs_guest::front_end::FrontendReq::GET_VRING_BASE.into();
@@ -168,8 +176,7 @@ fn a_queue_stops_only_when_what_waits_is_answered() {
                 bench.complete();
             }
             bench.client.front.attach(index, bench.client.queues[0].ring(), base as u16).unwrap();
-            bench.getattr();
-            bench.complete();
+            bench.expect_not_held_up();
         }
     });
 }
@@ -215,19 +222,99 @@ fn a_front_end_that_leaves_is_not_followed_before_its_requests_have_ended() {
     });
 }
 
+/// Whether the daemon still has a thread that takes requests.
+fn takes_requests(daemon: &Daemon) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.serving_pid())).into_iter().flatten().flatten();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.into_iter().any(|name| name.starts_with("queue "))
+}
+
 #[test]
-fn a_daemon_told_to_end_does_so_with_requests_under_way() {
-    gated(&[], |share, gate| {
+fn a_daemon_told_to_end_answers_what_it_has_taken() {
+    gated(&["--thread-pool-size=2"], |share, gate| {
         let mut bench = Bench::new(share);
-        for _ in 0..3 {
-            bench.read();
-        }
-        gate.wait_for(3);
-        share.daemon.signal(rustix::process::Signal::TERM).unwrap();
-        // The kernel itself lets no process end while such a request is with its file system.
+        let mut taken: Vec<u64> = (0..3).map(|_| bench.read()).collect();
+        gate.wait_for(2);
+        // Served after those before it were taken.
+        bench.expect_not_held_up();
+        share.daemon.signal(Signal::TERM).unwrap();
+        wait_for("an end of taking", || (!takes_requests(&share.daemon)).then_some(()));
+        // One that comes too late.
+        bench.ask_of_nothing();
         gate.set_open(true);
-        let status = share.daemon.wait_exit(crate::support::HANG).unwrap();
-        assert!(status.success(), "{status}");
+        let mut answered = [0; 3].map(|_| bench.complete());
+        answered.sort_unstable();
+        taken.sort_unstable();
+        assert_eq!(answered[..], taken[..]);
+        let status = share.daemon.wait_exit(HANG).unwrap();
+        assert!(status.success(), "{status}: {}", share.daemon.log());
+        assert_eq!(bench.used(), bench.client.lane().ring().next_used(), "nothing else was answered");
+    });
+}
+
+/// A client, the node of a file on which somebody of the host has a lease, and the number of an OPEN that waits for it.
+fn open_leased(share: &mut Share) -> (Client, Lease, u64) {
+    let path = share.path().join("leased");
+    fs::write(&path, "data").unwrap();
+    let mut client = share.client();
+    let node = client.lookup(ROOT_ID, "leased").unwrap().nodeid;
+    let lease = Lease::take(&path);
+    let body = OpenIn { flags: O_RDWR, ..OpenIn::default() };
+    let open = client.submit(&Request::new(Opcode::Open, node, &[body.as_bytes()], 16)).unwrap();
+    for _ in 0..10 {
+        let body = GetattrIn::default();
+        let sent = client.submit(&Request::new(Opcode::Getattr, node, &[body.as_bytes()], 104)).unwrap();
+        assert_eq!(client.complete().unwrap().unique(), sent, "answered while the other waits");
+    }
+    (client, lease, open)
+}
+
+#[test]
+fn an_open_that_waits_for_a_lease_of_the_host_does_not_hold_up_the_queue() {
+    in_every_sandbox(&[], |share| {
+        let (mut client, lease, open) = open_leased(share);
+        drop(lease);
+        let done = client.complete().unwrap();
+        done.check().unwrap();
+        assert_eq!(done.unique(), open);
+    });
+}
+
+#[test]
+fn a_request_that_goes_on_waiting_does_not_put_off_the_end_for_long() {
+    in_every_sandbox(&[], |share| {
+        let (_client, _lease, _) = open_leased(share);
+        share.daemon.signal(Signal::TERM).unwrap();
+        let status = share.daemon.wait_exit(HANG).unwrap();
+        assert!(status.success(), "{status}: {}", share.daemon.log());
+        assert!(share.daemon.log().contains("unanswered"), "{}", share.daemon.log());
+    });
+}
+
+#[test]
+fn what_another_machine_has_to_be_asked_for_does_not_hold_up_the_queue() {
+    gated(&[], |share, gate| {
+        gate.set_open(true);
+        let mut bench = Bench::new(share);
+        let fleeting = bench.client.lookup(ROOT_ID, "fleeting").unwrap().nodeid;
+        let hall = bench.client.lookup(ROOT_ID, "hall").unwrap().nodeid;
+        let fh = bench.client.opendir(hall).unwrap().fh;
+        gate.set_open(false);
+        let listing = ReadIn { fh, size: 4096, ..ReadIn::default() };
+        for (what, opcode, node, body, reply) in [
+            ("LOOKUP", Opcode::Lookup, ROOT_ID, b"late\0".as_slice(), 128),
+            ("GETATTR", Opcode::Getattr, fleeting, GetattrIn::default().as_bytes(), 104),
+            ("READDIR", Opcode::Readdir, hall, listing.as_bytes(), 4096),
+        ] {
+            let waiting = bench.client.submit(&Request::new(opcode, node, &[body], reply)).unwrap();
+            gate.wait_for(1);
+            for _ in 0..5 {
+                bench.expect_not_held_up();
+            }
+            gate.set_open(true);
+            assert_eq!(bench.complete(), waiting, "{what}");
+            gate.set_open(false);
+        }
     });
 }
 

@@ -54,6 +54,24 @@ fn every_size_of_ring_serves_with_every_feature() {
 }
 
 #[test]
+fn a_ring_without_a_kick_is_looked_at_all_the_same() {
+    in_every_sandbox(&["--persist"], |share| {
+        for more in [0, virtio::EVENT_IDX] {
+            let virtio = virtio::VERSION_1 | virtio::PROTOCOL_FEATURES | more;
+            let mut client = share.client_with(&Options { virtio, ..options() });
+            let index = client.front.index(Queue::Request(0));
+            client.front.remove_kick(index).unwrap();
+            for _ in 0..50 {
+                expect_service(&mut client, "its kick was taken away");
+            }
+            let base = client.front.stop(index).unwrap();
+            client.front.attach(index, client.queues[0].ring(), base).unwrap();
+            expect_service(&mut client, "it was given a kick again");
+        }
+    });
+}
+
+#[test]
 fn without_protocol_features_a_ring_needs_no_message_to_be_enabled() {
     in_every_sandbox(&["--persist"], |share| {
         let mut client = share.client_with(&Options { virtio: virtio::VERSION_1, ..options() });

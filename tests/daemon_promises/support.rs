@@ -109,8 +109,9 @@ impl Share {
         client
     }
 
-    /// That the process runs: one that ended with its only front end has done so with success.
+    /// That the process runs and met no mistake of its own: one that ended with its only front end has done so with success.
     pub fn expect_alive(&mut self) {
+        assert_eq!(self.daemon.mistake(), None);
         if let Some(status) = self.daemon.exited().unwrap() {
             assert!(status.success(), "the daemon ended with {status}: {}", self.daemon.log());
         }

@@ -214,7 +214,7 @@ impl Drop for Daemon {
 pub fn fail(command: &mut Command) -> (i32, Vec<String>) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    (output.status.code().unwrap_or(-1), text.lines().filter(|line| !line.starts_with('[')).map(Into::into).collect())
+    (output.status.code().unwrap_or(-1), text.lines().map(Into::into).collect())
 }
 
 /// Expects exactly one line, with these words, and this status.

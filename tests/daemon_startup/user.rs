@@ -132,9 +132,11 @@ fn a_directory_that_a_user_may_not_enter_is_refused() {
     fs::create_dir(place.path("private")).unwrap();
     fs::create_dir(place.path("private/inner")).unwrap();
     fs::set_permissions(place.path("private"), fs::Permissions::from_mode(0o000)).unwrap();
-    let mut command = place.plain_command("");
-    command.arg("--shared-dir").arg(place.path("private/inner"));
-    assert_fails(&mut command, 1, &["private/inner", "may enter"]);
+    for directory in ["private/inner", "private"] {
+        let mut command = place.plain_command("");
+        command.arg("--shared-dir").arg(place.path(directory));
+        assert_fails(&mut command, 1, &[directory, "may enter"]);
+    }
     fs::set_permissions(place.path("private"), fs::Permissions::from_mode(0o700)).unwrap();
     let mut command = place.plain_command("--socket-path /ferryfs-test-socket");
     command.arg("--sandbox").arg("none");

@@ -14,11 +14,33 @@ qemu_killed() {
         must "acknowledged data is lost" test "$(wc -c <"$SHARE/data")" -eq 1048576
 }
 
+# A guest whose kernel panics in the middle of its writes.
+guest_panics() {
+    start_server "$FERRYFS" "$SHARE" && open_guest 6.1 1 && expect "" 'echo acknowledged > file' || return
+    step 'bg while :; do echo more >> growing; done'
+    step 'bg echo c > /proc/sysrq-trigger'
+    end_guest
+    end_server && must "acknowledged data is lost" grep -qx acknowledged "$SHARE/file"
+}
+
+# A process of the guest that holds 200 files open and is killed: the server closes them.
+guest_process_killed() {
+    start_server "$FERRYFS" "$SHARE" && open_guest 6.1 1 &&
+        expect 200 'for i in $(seq 200); do echo $i > f$i; done; ls -l | grep -c f' || return
+    local idle
+    idle=$(descriptors_of "$SERVER_PID")
+    step 'bg exec tail -f f*'
+    must "200 open files are not open in the server" eventually descriptors_at_least $((idle + 200)) &&
+        expect "" 'kill -9 $(pidof tail)' &&
+        must "descriptors: $idle before, and after" eventually descriptors_at_most "$idle" &&
+        expect 200 'cat f200' && close_guest
+}
+
 # With --persist the server outlives its guest and serves the next one, which sees what the first one wrote.
 qemu_killed_persistent_server() {
     start_server "$FERRYFS" "$SHARE" --persist && open_guest 6.1 1 &&
-        expect "" 'echo first > file; exec 3> open; echo held >&3' || return
-    local descriptors
+        expect "" 'echo first > file; echo > open' && expect "" 'bg exec tail -f open' || return
+    local idle
     for _ in 1 2; do
         kill_now "$QEMU_PID"
         end_guest
@@ -26,14 +48,13 @@ qemu_killed_persistent_server() {
     done
     kill_now "$QEMU_PID"
     end_guest
-    # Nothing of three guests is kept: as many descriptors as after the first had gone.
-    descriptors=$(descriptors_of "$SERVER_PID")
+    # Nothing of three guests is kept when a fourth has come and gone.
+    must "the server keeps what it had open for its guests" eventually nothing_held || return
+    idle=$(descriptors_of "$SERVER_PID")
     open_guest 6.1 1 && expect first 'for i in 1 2 3 4 5 6 7 8 9; do echo > n$i; done; cat file' || return
     kill_now "$QEMU_PID"
     end_guest
-    sleep 1
-    must "descriptors: $descriptors, and then $(descriptors_of "$SERVER_PID")" \
-        test "$(descriptors_of "$SERVER_PID")" -le "$descriptors" || return
+    must "descriptors: $idle before a guest, and after" eventually descriptors_at_most "$idle" || return
     kill -TERM "$SERVER_PID"
     end_server
 }
@@ -47,6 +68,26 @@ descriptors_of() {
     echo $total
 }
 
+descriptors_at_least() { [ "$(descriptors_of "$SERVER_PID")" -ge "$1" ]; }
+descriptors_at_most() { [ "$(descriptors_of "$SERVER_PID")" -le "$1" ]; }
+
+# Files of the guests, by the names that the server knew them by.
+nothing_held() {
+    local pid
+    for pid in "$SERVER_PID" $(pgrep -P "$SERVER_PID"); do
+        ! find "/proc/$pid/fd" -lname '*/open' -o -lname '*/file' 2>/dev/null | grep -q . || return 1
+    done
+}
+
+# eventually COMMAND...: it succeeds within a minute.
+eventually() {
+    for _ in $(seq 600); do
+        ! "$@" || return 0
+        sleep 0.1
+    done
+    return 1
+}
+
 # The guest lives on and can be switched off; what touches the share waits. A new server can take the socket's path.
 server_killed() {
     start_server "$FERRYFS" "$SHARE" && open_guest 6.1 1 && expect "" 'echo acknowledged > file; sync -f file' || return
@@ -55,9 +96,10 @@ server_killed() {
     kill_now "$SERVER_PID"
     SERVER_PID=
     for child in $children; do
-        wait_for "$child" 20 || { WHY="a process of the server stayed behind" && return 1; }
+        wait_for "$child" 120 || { WHY="a process of the server stayed behind" && return 1; }
     done
-    expect alive 'echo alive' &&
+    # Not in /share: there the shell would wait as well.
+    expect "" 'at /' && expect alive 'echo alive' &&
         step 'bg cat /share/file > /tmp/read; echo done >> /tmp/read' &&
         expect 0 'sleep 1; wc -c < /tmp/read' &&
         must "acknowledged data is lost" grep -qx acknowledged "$SHARE/file" || return
@@ -90,11 +132,15 @@ full_directory() {
     step 'dd if=/dev/zero of=big bs=64k count=1000 conv=fsync 2>&1 | grep -o "No space left on device"'
     must "the guest was told '$ANSWER', not that there is no space" test "$ANSWER" = "No space left on device" &&
         expect "$(seq 1000 | md5sum)" 'md5sum < before' &&
-        expect again 'rm big; echo again > again; sync -f again; cat again' &&
+        expect "" 'rm big' &&
+        must "what was removed still takes its space" eventually has_space &&
+        expect again 'echo again > again; sync -f again; cat again' &&
         expect "0" 'df . | tail -n 1 | grep -c 100%' &&
         must "acknowledged data is lost" test "$(seq 1000 | md5sum)" = "$(md5sum <"$SHARE/before")" || return
     umount_after_close
 }
+# The space comes back when the guest has forgotten the file, which it says without waiting for an answer.
+has_space() { [ "$(stat -f -c %f "$SHARE")" -gt 1000 ]; }
 full_directory_writeback() { full_directory --writeback; }
 
 umount_after_close() {
@@ -113,39 +159,52 @@ read_only_source() {
         expect there 'cat file' && umount_after_close
 }
 
-# A disk that fails: ext4 on a loop device, whose backing file cannot grow (writes) and is cut off (reads).
+# mount_disk [OPTION...]: an ext4 on a loop device as the source, its image in $RUN/disk.
 # shellcheck disable=SC2034 # WHY is read where the test was started.
-io_errors() {
+mount_disk() {
     local disk=$RUN/disk
-    [ -e /dev/loop-control ] && mkdir "$disk" && mount -t tmpfs -o size=12m tmpfs "$disk" && truncate -s 64M "$disk/image" &&
-        mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=0,nodiscard "$disk/image" && mount -o loop,errors=continue "$disk/image" "$SHARE" ||
-        { WHY="no loop device can be made here" && umount -l "$disk" 2>/dev/null; return 77; }
-    failing_disk "$disk"
-    local status=$?
-    umount -l "$SHARE" 2>/dev/null
-    umount -l "$disk"
-    return $status
+    "$ROOT/tests/tools/need" e2fsprogs xfsprogs && [ -e /dev/loop-control ] && mkdir "$disk" && truncate -s 64M "$disk/image" &&
+        mkfs.ext4 -q -E lazy_itable_init=0,nodiscard "$disk/image" && mount -o loop,errors=continue "$disk/image" "$SHARE" ||
+        { WHY="no ext4 on a loop device can be made here" && return 77; }
 }
 
-failing_disk() {
-    start_server "$FERRYFS" "$SHARE" --cache never --allow-direct-io && open_guest 6.1 1 &&
-        expect "" 'seq 100000 > before; sync -f before; dd if=/dev/zero of=read bs=64k count=16 conv=fsync 2>/dev/null' || return
+# Sectors that cannot be read: the disk's image is cut off.
+unreadable_disk() {
+    mount_disk || return
+    start_server "$FERRYFS" "$SHARE" --cache never && open_guest 6.1 1 &&
+        expect "" 'seq 100000 > before; dd if=/dev/zero of=file bs=64k count=64 conv=fsync 2>/dev/null' || return
     sync -f "$SHARE"
-    step 'dd if=/dev/zero of=big bs=64k count=500 conv=fsync 2>&1 | grep -oE "Input/output error|No space left on device"'
-    must "after failing writes fsync said '$ANSWER', not EIO" test "$ANSWER" = "Input/output error" &&
-        expect "$(seq 100000 | md5sum)" 'md5sum < before' || return
-    truncate -s 1M "$1/image"
+    truncate -s 4K "$RUN/disk/image"
     # Out of the host's cache, so that the disk is asked.
-    dd if="$SHARE/read" iflag=nocache count=0 status=none
-    step 'cat read 2>&1 >/dev/null | grep -o "Input/output error"'
+    dd if="$SHARE/file" iflag=nocache count=0 status=none
+    step 'cat file 2>&1 >/dev/null | grep -o "Input/output error"'
     must "a failing read said '$ANSWER', not EIO" test "$ANSWER" = "Input/output error" &&
-        expect alive 'echo alive' && close_guest
+        expect alive 'echo alive' &&
+        expect "$(seq 100000 | md5sum)" 'md5sum < before' &&
+        umount_after_close
 }
+
+# A disk that is gone from one moment to the next: EIO for whatever needs it, and what was acknowledged is there when it is back.
+lost_disk() {
+    mount_disk || return
+    start_server "$FERRYFS" "$SHARE" "$@" && open_guest 6.1 1 &&
+        expect "" 'seq 100000 > before; sync -f before; exec 3> open; echo held >&3' || return
+    xfs_io -x -c 'shutdown -f' "$SHARE" || { WHY="this file system cannot be shut down" && return 77; }
+    local what
+    for what in 'echo more > open; sync -f open' 'dd if=/dev/zero of=before bs=64k count=16 conv=fsync' 'touch new' 'rm before' \
+        'mkdir dir' 'mv before after'; do
+        step "{ $what; } 2>&1 | grep -o 'Input/output error' | tail -n 1"
+        must "$what said '$ANSWER', not EIO" test "$ANSWER" = "Input/output error" || return
+    done
+    expect alive 'echo alive' && umount_after_close && mount -o loop "$RUN/disk/image" "$SHARE" &&
+        must "acknowledged data is lost" test "$(seq 100000 | md5sum)" = "$(md5sum <"$SHARE/before")"
+}
+lost_disk_writeback() { lost_disk --writeback; }
 
 run_failures() {
     local test
-    for test in qemu_killed qemu_killed_persistent_server server_killed guest_reboots full_directory full_directory_writeback \
-        read_only_source io_errors; do
+    for test in qemu_killed qemu_killed_persistent_server guest_panics guest_process_killed server_killed guest_reboots \
+        full_directory full_directory_writeback read_only_source unreadable_disk lost_disk lost_disk_writeback; do
         wanted $test || continue
         run_test $test $test
     done

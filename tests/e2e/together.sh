@@ -56,35 +56,41 @@ kill_now() {
     return 0
 }
 
-# run_test NAME FUNCTION: in a process of its own; its folder is kept when it fails.
+# run_test NAME FUNCTION: in a process of its own; what its guests and servers said is kept when it fails.
 run_test() {
     local before=$SECONDS why
     why=$(
-        trap - EXIT
-        WHY='' me=$BASHPID
-        { wait_for "$me" 1500 || kill -KILL "$me"; } >/dev/null 2>&1 &
+        trap 'end_test $?' EXIT
+        WHY='' KEEP=$OUT/logs/failures/$1
+        local me=$BASHPID
+        { wait_for "$me" 1500 || kill -TERM "$me"; } >/dev/null 2>&1 &
         new_run
         SHARE=$RUN/share
         mkdir "$SHARE"
         exec 5>&1 >"$RUN/test.log" 2>&1
         "$2"
-        status=$?
-        [ -z "$QEMU_PID" ] || kill_now "$QEMU_PID"
-        [ -z "$SERVER_PID" ] || kill_now "$SERVER_PID"
-        if [ $status -ne 0 ]; then
-            mkdir -p "$OUT/logs/failures/$1"
-            cp "$RUN"/*.log "$RUN/console" "$OUT/logs/failures/$1" 2>/dev/null
-        fi
-        umount -l "$SHARE" 2>/dev/null
-        rm -rf "$RUN"
-        [ $status -eq 0 ] || echo "${WHY:-status $status}" >&5
-        exit $status
     )
     case $? in
     0) record failures "$1" passed $((SECONDS - before)) ;;
     77) record failures "$1" skipped 0 "$why" ;;
     *) record failures "$1" failed $((SECONDS - before)) "$why" ;;
     esac
+}
+
+# end_test STATUS: also where the shell itself gave up.
+end_test() {
+    [ -z "$QEMU_PID" ] || kill_now "$QEMU_PID"
+    [ -z "$SERVER_PID" ] || kill_now "$SERVER_PID"
+    [ "$1" -eq 0 ] || keep_logs "$KEEP"
+    umount -l "$SHARE" 2>/dev/null
+    rm -rf "$RUN"
+    [ "$1" -eq 0 ] || echo "${WHY:-status $1}" >&5
+    exit "$1"
+}
+
+keep_logs() {
+    mkdir -p "$1"
+    cp -r "$RUN"/*.log "$RUN/console" "$1" 2>/dev/null
 }
 
 # Two guests, each with a server of its own, on one directory.
@@ -100,6 +106,7 @@ two_guests() {
         start_server "$FERRYFS" "$shared" && open_guest "$kernel" 1 && echo UP || echo "$WHY"
         while IFS= read -r line; do step "$line"; echo "$? $ANSWER"; done <"$first/ask"
         close_guest || echo "$WHY" >&2
+        keep_logs "$first/second-guest.log"
         rm -rf "$RUN"
     ) >"$first/tell" {PORT_IN}>&- {PORT_OUT}>&- &
     local second=$! answer
@@ -134,6 +141,7 @@ two_guests_work() {
     step "me=1; $claim"
     mine=$ANSWER
     read -r -t 240 -u 4 _ yours
+    [[ $mine$yours =~ ^[0-9]+$ ]] || { WHY="claims: the guests say '$mine' and '$yours'" && return 1; }
     wins=$(cat "$SHARE"/claim-* | sort | uniq -c | awk '{ print $2 ":" $1 }' | tr '\n' ' ')
     must "claims: guests say $mine and $yours, files say $wins" \
         test "$wins" = "$( ((mine == 0)) || printf '1:%s ' "$mine"; ((yours == 0)) || printf '2:%s ' "$yours")" || return

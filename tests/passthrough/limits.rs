@@ -341,15 +341,49 @@ fn many_directories_in_use_beyond_the_budget_hold_a_bounded_number_of_descriptor
         return;
     }
     const DIRECTORIES: usize = 300;
-    let share = Share::in_memory(in_handle_mode);
-    let client = share.client();
-    for number in 0..DIRECTORIES {
-        let dir = client.mkdir(ROOT, &number.to_string(), 0o755).unwrap().nodeid;
-        client.mkdir(dir, "sub", 0o755).unwrap();
+    // The root is held beside the budget, once as an inode and once as what file handles of its mount are opened by.
+    const ROOTS: usize = 2;
+    for budget in [0, 3, 40, 400] {
+        let share = Share::in_memory(|config| {
+            config.inode_file_handles = InodeFileHandles::Prefer;
+            config.descriptor_budget = budget;
+        });
+        let client = share.client();
+        for number in 0..DIRECTORIES {
+            let dir = client.mkdir(ROOT, &number.to_string(), 0o755).unwrap().nodeid;
+            client.mkdir(dir, "sub", 0o755).unwrap();
+        }
+        let below = fs::canonicalize(share.path()).unwrap();
+        let targets = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let held = targets.filter(|target| target.starts_with(&below)).count();
+        assert!(held <= budget + ROOTS, "{held} descriptors, {budget} allowed");
+        assert_eq!(share.known_inodes(), 2 * DIRECTORIES);
     }
-    let below = fs::canonicalize(share.path()).unwrap();
-    let targets = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    let held = targets.filter(|target| target.starts_with(&below)).count();
-    assert!(held <= 128 + 4, "{held} descriptors");
-    assert_eq!(share.known_inodes(), 2 * DIRECTORIES);
+}
+
+#[test]
+fn what_cannot_be_kept_where_there_are_no_file_handles_is_not_left_behind() {
+    if needs_root() {
+        return;
+    }
+    host::in_private_mounts(|directory| {
+        let below = directory.join("below");
+        fs::create_dir(&below).unwrap();
+        if !host::mount_ramfs(&below) || supports_handles(&below) {
+            skipped("no file system without file handles can be mounted here");
+            return;
+        }
+        // The directory itself and what it is mounted by; nothing in it has room.
+        let share = Share::at(directory, |config| {
+            config.inode_file_handles = InodeFileHandles::Prefer;
+            config.descriptor_budget = 1;
+        });
+        let client = share.client();
+        let below_node = client.lookup(ROOT, "below").unwrap().nodeid;
+        assert_eq!(client.mkdir(below_node, "new", 0o755).unwrap_err(), Errno::ENFILE);
+        assert_eq!(client.symlink(below_node, "new", "target").unwrap_err(), Errno::ENFILE);
+        assert_eq!(client.mknod(below_node, "new", libc::S_IFIFO | 0o644, 0).unwrap_err(), Errno::ENFILE);
+        assert_eq!(client.create(below_node, "new", libc::O_RDWR, 0o644).unwrap_err(), Errno::ENFILE);
+        assert_eq!(names(&below), 0);
+    });
 }

@@ -122,6 +122,11 @@ pub fn mount_tmpfs(at: &Path) {
     rustix::mount::mount("tmpfs", at, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str()).unwrap();
 }
 
+/// A file system that has no file handles. Says whether there is one here.
+pub fn mount_ramfs(at: &Path) -> bool {
+    rustix::mount::mount("ramfs", at, "ramfs", rustix::mount::MountFlags::empty(), None).is_ok()
+}
+
 pub fn mount_bind(from: &Path, at: &Path) {
     rustix::mount::mount_bind(from, at).unwrap();
 }

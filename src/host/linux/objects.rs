@@ -201,31 +201,32 @@ impl SelfPath {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileHandle(Stored);
 
-/// Most file systems' handles fit beside their type; a guest can make the server keep many of them.
+/// Most file systems' handles fit beside their type and length into two words; a guest can make the server keep many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stored {
-    Inline { kind: i32, len: u8, bytes: [u8; INLINE] },
-    Long { kind: i32, bytes: Box<[u8]> },
+    Inline { kind: u8, len: u8, bytes: [u8; INLINE] },
+    Long(Box<(i32, Vec<u8>)>),
 }
 
-const INLINE: usize = 16;
+/// ext4, xfs and tmpfs take 8 and 12.
+const INLINE: usize = 13;
 
 impl Stored {
     fn new(kind: i32, from: &[u8]) -> Self {
         let mut bytes = [0; INLINE];
-        match (bytes.get_mut(..from.len()), u8::try_from(from.len())) {
-            (Some(room), Ok(len)) => {
+        match (bytes.get_mut(..from.len()), u8::try_from(from.len()), u8::try_from(kind)) {
+            (Some(room), Ok(len), Ok(kind)) => {
                 room.copy_from_slice(from);
                 Self::Inline { kind, len, bytes }
             }
-            _ => Self::Long { kind, bytes: from.into() },
+            _ => Self::Long(Box::new((kind, from.to_vec()))),
         }
     }
 
     fn parts(&self) -> (i32, &[u8]) {
         match self {
-            Self::Inline { kind, len, bytes } => (*kind, bytes.get(..usize::from(*len)).unwrap_or_default()),
-            Self::Long { kind, bytes } => (*kind, bytes),
+            Self::Inline { kind, len, bytes } => (i32::from(*kind), bytes.get(..usize::from(*len)).unwrap_or_default()),
+            Self::Long(long) => (long.0, &long.1),
         }
     }
 }

@@ -115,8 +115,8 @@ impl<'s> Device<'s> {
         self.rings.iter().chain(&self.notifications).map(|ring| &**ring)
     }
 
-    /// A ring is about to be served no longer: who speaks by it is told first.
-    fn about_to_stop(&self, ring: &Arc<Ring>) {
+    /// A ring is served no longer: who speaks by it is told.
+    fn stopped(&self, ring: &Arc<Ring>) {
         if self.notifications.as_ref().is_some_and(|notifications| Arc::ptr_eq(notifications, ring)) {
             (self.told.unheard)();
         }
@@ -144,8 +144,8 @@ impl<'s> Device<'s> {
 
     /// Back to where a new front end begins. Nothing is in flight afterwards.
     fn reset(&mut self) {
-        (self.told.unheard)();
         self.all_rings().for_each(Ring::reset);
+        (self.told.unheard)();
         self.acknowledged = 0;
         self.log = None;
         self.use_log();
@@ -298,8 +298,9 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         let ring = self.ring(index)?;
-        self.about_to_stop(ring);
-        Ok(VhostUserVringState::new(index, u32::from(ring.stop())))
+        let next = ring.stop();
+        self.stopped(ring);
+        Ok(VhostUserVringState::new(index, u32::from(next)))
     }
 
     fn set_vring_kick(&mut self, index: u8, kick: Option<File>) -> Result<()> {
@@ -322,10 +323,10 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
         let ring = self.ring(index)?;
-        if !enable {
-            self.about_to_stop(ring);
-        }
         ring.set_enabled(enable);
+        if !enable {
+            self.stopped(ring);
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! is not used: its worker ends for good at the first error, it forgets nothing of a ring at a reset, and its threads
 //! begin without a chance to confine them.
 
+mod closing;
 mod device;
 mod dirty;
 mod drops;
@@ -23,6 +24,7 @@ use std::{
 
 use vhost::vhost_user::{BackendReqHandler, Error};
 
+pub use self::closing::Closing;
 use self::{
     device::{Device, Told},
     drops::Drops,
@@ -63,7 +65,8 @@ pub enum ThreadRole {
     Watcher,
 }
 
-/// Serves one front end until it leaves. Then nothing is in flight and the guest's session is over.
+/// Serves one front end until it leaves, or until `closing` says that no more is taken. When this returns nothing is in
+/// flight and the guest's session is over.
 ///
 /// # Errors
 /// When a thread or a descriptor cannot be had, or the front end says what cannot be.
@@ -71,6 +74,7 @@ pub fn serve<F: FileSystem>(
     connection: UnixStream,
     server: &Server<F>,
     options: &DeviceOptions,
+    closing: &Closing,
     confine: &(impl Fn(ThreadRole) + Sync),
 ) -> io::Result<()> {
     // A front end that counts a queue of notifications and does not take it may use one more for requests.
@@ -79,6 +83,7 @@ pub fn serve<F: FileSystem>(
     let notifications = options.notify.then(|| Ring::new(notifier::QUEUE)).transpose()?;
     let (pool, drops) = (Pool::default(), Drops::default());
     let fs = server.file_system();
+    let _admitted = closing.admit(&rings);
     thread::scope(|scope| {
         let crew = Crew { rings: &rings, notifications: notifications.as_deref(), pool: &pool, fs };
         for ring in &rings {
@@ -93,6 +98,7 @@ pub fn serve<F: FileSystem>(
                 ring,
             };
             thread::Builder::new().name(name).spawn_scoped(scope, move || {
+                let _vital = Vital;
                 server.file_system().begin_thread();
                 confine(ThreadRole::Worker);
                 worker.run();
@@ -100,6 +106,7 @@ pub fn serve<F: FileSystem>(
         }
         for _ in 0..options.pool_threads {
             thread::Builder::new().name("pool".into()).spawn_scoped(scope, || {
+                let _vital = Vital;
                 server.file_system().begin_thread();
                 confine(ThreadRole::Pool);
                 pool.run(server, &drops);
@@ -137,6 +144,19 @@ impl<F: FileSystem> Drop for Crew<'_, F> {
         self.rings.iter().map(|ring| &**ring).chain(self.notifications).for_each(Ring::end);
         self.fs.mute();
         self.pool.end();
+    }
+}
+
+/// In a thread that no queue can do without. A panic within a request ends that request alone; one anywhere else would
+/// leave requests that nobody hands back, and whoever stops the ring would wait for them for ever.
+struct Vital;
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            log::error!("a thread that serves the guest has failed: nothing can be served any more");
+            std::process::abort();
+        }
     }
 }
 

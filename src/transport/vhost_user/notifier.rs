@@ -21,6 +21,9 @@ pub(super) fn run<F: FileSystem>(ring: &Ring, server: &Server<F>) {
 
 /// Puts a message into the next buffer of the guest, and waits for one if it has to. Nobody waits for this.
 fn send(ring: &Ring, chain: &mut Chain, message: &[u8]) -> Sent {
+    if message.is_empty() {
+        return if ring.is_served() { Sent::Unsure } else { Sent::Gone };
+    }
     let mut heads = Vec::with_capacity(1);
     loop {
         match ring.take(&mut heads, 1) {
@@ -39,11 +42,7 @@ fn send(ring: &Ring, chain: &mut Chain, message: &[u8]) -> Sent {
                 }
             }
             Taken::Nothing if !ring.is_served() => return Sent::Gone,
-            Taken::Nothing => {
-                if !ring.ask_for_kicks() {
-                    ring.sleep();
-                }
-            }
+            Taken::Nothing => ring.sleep(ring.ask_for_kicks()),
             Taken::End => return Sent::Gone,
         }
     }

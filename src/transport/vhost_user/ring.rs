@@ -12,9 +12,10 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
+    time::{Duration, Instant},
 };
 
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory};
 
@@ -71,6 +72,20 @@ pub(super) enum Taken {
     End,
 }
 
+/// What a worker that found nothing does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Something came in between: look again.
+    No,
+    /// Sleep until the guest kicks or something changes.
+    UntilWoken,
+    /// The front end gave no kick: nobody will say when there is something.
+    Briefly,
+}
+
+/// How long a ring without a kick may go unseen.
+const UNSEEN: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
 const BELL: u64 = 0;
 const KICK: u64 = 1;
 
@@ -106,11 +121,16 @@ impl Ring {
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 
-    /// Sleeps until a kick or the bell.
-    pub(super) fn sleep(&self) {
+    /// Sleeps until a kick or the bell, or not for long.
+    pub(super) fn sleep(&self, rest: Rest) {
+        let limit = match rest {
+            Rest::No => return,
+            Rest::UntilWoken => None,
+            Rest::Briefly => Some(&UNSEEN),
+        };
         let mut events = [const { std::mem::MaybeUninit::uninit() }; 2];
         // Interrupted or failed, the worker looks at the ring, which is right in any case.
-        let _ = epoll::wait(&self.sleep, &mut events, None);
+        let _ = epoll::wait(&self.sleep, &mut events, limit);
     }
 }
 
@@ -153,7 +173,7 @@ impl Ring {
             if ending || served {
                 return !ending;
             }
-            self.sleep();
+            self.sleep(Rest::UntilWoken);
         }
     }
 
@@ -193,17 +213,20 @@ impl Ring {
         moved && self.has_more()
     }
 
-    /// Asks the guest to kick from now on. Says whether something came in between.
-    pub(super) fn ask_for_kicks(&self) -> bool {
+    /// Asks the guest to kick from now on, if it has anything to kick.
+    pub(super) fn ask_for_kicks(&self) -> Rest {
         let mut state = self.state();
         if state.ending {
-            return true;
+            return Rest::No;
         }
-        let Some(memory) = state.serving() else { return false };
+        let Some(memory) = state.serving() else { return Rest::UntilWoken };
+        if state.kick.is_none() {
+            return if state.has_more(&memory) { Rest::No } else { Rest::Briefly };
+        }
         let more = state.queue.enable_notification(memory.as_ref().as_ref()).unwrap_or(false);
         state.note_used_ring();
         // A ring with an impossible index has more for ever; it is not worth staying awake for.
-        more && state.has_more(&memory)
+        if more && state.has_more(&memory) { Rest::No } else { Rest::UntilWoken }
     }
 
     /// Asks the guest not to kick while the worker looks by itself.
@@ -373,7 +396,7 @@ impl Ring {
         })
     }
 
-    /// Starts the ring with the guest's kick; without one the ring is looked at when something else changes.
+    /// Starts the ring with the guest's kick; without one its worker looks at it every so often.
     pub(super) fn start(&self, kick: Option<File>) -> std::io::Result<()> {
         self.change(|state| {
             self.forget_kick(state);
@@ -423,7 +446,26 @@ impl Ring {
     /// Stops the ring for good, and its worker with it.
     pub(super) fn end(&self) {
         self.stop();
+        self.retire();
+    }
+
+    /// Takes no more requests, and waits for none of those that were taken.
+    pub(super) fn retire(&self) {
         self.change(|state| state.ending = true);
+    }
+
+    /// Waits until every request that was taken is handed back and announced, or until the deadline. Says which.
+    pub(super) fn is_drained_by(&self, deadline: Instant) -> bool {
+        let mut state = self.state();
+        while state.in_flight > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return false;
+            }
+            (state, _) = self.drained.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.announce();
+        true
     }
 }
 
@@ -504,7 +546,7 @@ mod tests {
         assert_eq!(take(&ring), 8);
         // A guest that offers what it has not got back.
         offer(&memory, 16);
-        assert_eq!((take(&ring), ring.has_more(), ring.ask_for_kicks()), (0, false, false));
+        assert_eq!((take(&ring), ring.has_more(), ring.ask_for_kicks()), (0, false, Rest::Briefly));
         ring.hand_back_and_notify(0, &Chain::default(), 16);
         assert_eq!((ring.has_more(), take(&ring), take(&ring)), (true, 1, 0));
     }

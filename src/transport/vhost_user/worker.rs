@@ -8,7 +8,7 @@ use std::{
 use super::{
     drops::Drops,
     pool::{Job, Pool},
-    ring::{Ring, Taken},
+    ring::{Rest, Ring, Taken},
 };
 use crate::{
     protocol::{FileSystem, Served, Server, Turn},
@@ -68,14 +68,27 @@ impl<F: FileSystem> Worker<'_, F> {
                 Taken::Nothing => {
                     room.chain.clear();
                     let found = !std::mem::take(&mut guest_waits) && self.poll();
-                    if !found && !self.ring.ask_for_kicks() {
-                        self.ring.sleep();
-                        self.ring.refuse_kicks();
-                        self.polling.woken();
+                    if !found {
+                        self.rest();
                     }
                 }
                 Taken::End => return,
             }
+        }
+    }
+
+    /// Sleeps, unless something came in between.
+    fn rest(&mut self) {
+        let rest = self.ring.ask_for_kicks();
+        self.ring.sleep(rest);
+        match rest {
+            Rest::No => {}
+            Rest::UntilWoken => {
+                self.ring.refuse_kicks();
+                self.polling.woken();
+            }
+            Rest::Briefly if self.ring.watch(1) => self.polling.woken(),
+            Rest::Briefly => {}
         }
     }
 
@@ -121,7 +134,8 @@ impl<F: FileSystem> Worker<'_, F> {
     /// Serves here what waits. Those before it need not wait for it.
     fn wait_for(&self, room: &Room, turn: &Turn<'_>) -> u32 {
         self.ring.notify();
-        // What waits carries neither names nor attributes: word of a change is not held back for it, here or in the pool.
+        // What waits carries no names and attributes that last until there is word: nothing is held back for it, here or
+        // in the pool.
         turn.end();
         let len = self.drops.len_of(self.ring.index, virtqueue::serve(self.server, &room.chain, &room.head, true));
         turn.begin();

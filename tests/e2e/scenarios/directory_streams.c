@@ -1,4 +1,5 @@
-// libc's directory streams while the directory changes. Prints what was seen; the bare directory says what is right.
+// libc's directory streams while the directory changes: 3,000 files in the largest, or FILES. Prints what was seen; the
+// bare directory says what is right.
 #include <dirent.h>
 #include <err.h>
 #include <errno.h>
@@ -11,7 +12,7 @@
 #include <unistd.h>
 
 enum { FILES = 3000, CHANGES = 700 };
-static int seen[2 * FILES];
+static int seen[2 * FILES], files = FILES;
 
 static void make(const char *dir, const char *kind, int number) {
     char path[64];
@@ -27,9 +28,9 @@ static void drop(const char *dir, const char *kind, int number) {
     if (unlink(path)) err(1, "%s", path);
 }
 
-static void fill(const char *dir, int files) {
+static void fill(const char *dir, int count) {
     if (mkdir(dir, 0755)) err(1, "%s", dir);
-    for (int i = 0; i < files; i++) make(dir, "stay", i);
+    for (int i = 0; i < count; i++) make(dir, "stay", i);
 }
 
 static DIR *open_stream(const char *dir) {
@@ -51,9 +52,9 @@ static int scan(DIR *stream, int limit) {
     return count;
 }
 
-static void report(const char *what, int files) {
+static void report(const char *what, int count) {
     int missing = 0, twice = 0;
-    for (int i = 0; i < files; i++) {
+    for (int i = 0; i < count; i++) {
         if (seen[i] == 0) missing++;
         if (seen[i] > 1) twice++;
     }
@@ -89,7 +90,7 @@ static void rewound(void) {
 }
 
 static void changed_in_mid_scan(void) {
-    fill("changed", FILES);
+    fill("changed", files);
     for (int i = 0; i < CHANGES; i++) make("changed", "go", i);
     DIR *stream = open_stream("changed");
     for (int round = 0; round < 7; round++) {
@@ -100,7 +101,7 @@ static void changed_in_mid_scan(void) {
         }
     }
     scan(stream, 3 * FILES);
-    report("changed in mid-scan", FILES);
+    report("changed in mid-scan", files);
     closedir(stream);
 }
 
@@ -139,7 +140,7 @@ static void positions(void) {
 static void emptied_while_read(void) {
     struct dirent *entry;
     char path[300];
-    fill("emptied", 2000);
+    fill("emptied", files);
     DIR *stream = open_stream("emptied");
     while ((entry = readdir(stream))) {
         if (entry->d_name[0] == '.') continue;
@@ -183,6 +184,8 @@ static void shared_by_two_processes(void) {
 }
 
 int main(void) {
+    if (getenv("FILES")) files = atoi(getenv("FILES"));
+    if (files > FILES) errx(1, "FILES: %d at most", FILES);
     rewound();
     changed_in_mid_scan();
     positions();

@@ -44,6 +44,9 @@ pub fn skipped(reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
 
+/// What a panic looks like, told by ferryfs itself or by the language.
+const MISTAKES: [&str; 2] = ["mistake of ferryfs's own", "panicked at"];
+
 /// A running daemon. Dropping it ends exactly this process and waits for it.
 pub struct Daemon {
     child: Child,
@@ -103,6 +106,14 @@ impl Daemon {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(self.folder.path().join("log")).map_or_else(|_| String::new(), |b| String::from_utf8_lossy(&b).into())
+    }
+
+    /// The first mistake of its own that it told of: it may have contained it and gone on.
+    #[must_use]
+    pub fn mistake(&self) -> Option<String> {
+        let told = self.log();
+        let line = told.lines().find(|line| MISTAKES.iter().any(|words| line.contains(words)));
+        line.map(str::to_owned)
     }
 
     /// How it ended, if it has.

@@ -302,6 +302,11 @@ impl FrontEnd {
         self.set(FrontendReq::SET_VRING_CALL, (u64::from(index) | NO_FD).as_bytes(), &[])
     }
 
+    /// SET_VRING_KICK with no descriptor: the device has to look by itself.
+    pub fn remove_kick(&self, index: u32) -> Result<()> {
+        self.set(FrontendReq::SET_VRING_KICK, (u64::from(index) | NO_FD).as_bytes(), &[])
+    }
+
     /// SET_VRING_ENABLE. Without protocol features a ring is enabled by its kick descriptor, and this does nothing.
     pub fn enable(&self, index: u32, on: bool) -> Result<()> {
         if self.virtio & virtio::PROTOCOL_FEATURES == 0 {

@@ -14,6 +14,12 @@ pub fn open_place(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// The same place, if what is in it is within reach of this process's user.
+pub fn enterable(place: OwnedFd) -> io::Result<OwnedFd> {
+    rustix::fs::openat(&place, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(place)
+}
+
 /// Opens a file of a directory for reading.
 pub fn open_beneath(directory: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)

@@ -111,8 +111,8 @@ impl Patient {
         self.daemon = None;
     }
 
-    /// After a session: everything it took must have been given back. For a daemon that does not stay: it must have
-    /// ended well.
+    /// After a session: everything it took must have been given back, and it must have met no mistake of its own. For a
+    /// daemon that does not stay: it must have ended well.
     pub(super) fn settle(&mut self, limit: Duration) -> Result<()> {
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
         if !self.persists {
@@ -120,6 +120,9 @@ impl Patient {
             self.daemon = None;
             let status = status?;
             return if status.success() { Ok(()) } else { Err(Error::Daemon(format!("ended with {status}"))) };
+        }
+        if let Some(mistake) = daemon.mistake() {
+            return Err(Error::Daemon(mistake));
         }
         self.sessions += 1;
         let pid = daemon.serving_pid();

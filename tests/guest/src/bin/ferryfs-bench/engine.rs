@@ -122,8 +122,15 @@ const ACTORS_MAX: u64 = 128;
 impl Queue {
     /// At most 128 actors, and no more than the lane has slots.
     pub fn new(lane: Lane, actors: Vec<Actor>) -> Self {
-        assert!(actors.len() as u64 <= ACTORS_MAX && actors.len() <= usize::from(lane.size().slots));
-        Self { lane, actors, sequence: 0, body: Vec::new() }
+        let mut queue = Self { lane, actors: Vec::new(), sequence: 0, body: Vec::new() };
+        queue.assign(actors);
+        queue
+    }
+
+    /// Puts other actors to work from the next slice on.
+    pub fn assign(&mut self, actors: Vec<Actor>) {
+        assert!(actors.len() as u64 <= ACTORS_MAX && actors.len() <= usize::from(self.lane.size().slots));
+        self.actors = actors;
     }
 
     /// Lets the scripts run until the end of the slice; then nothing is under way.
@@ -198,7 +205,7 @@ impl Queue {
 }
 
 /// Sends FORGET after FORGET as the kernel does, and waits only for room.
-fn forget(lane: &mut Lane, forgets: &mut Vec<(u64, u64)>) -> Result<()> {
+pub fn forget(lane: &mut Lane, forgets: &mut Vec<(u64, u64)>) -> Result<()> {
     for (nodeid, nlookup) in forgets.drain(..) {
         while lane.try_complete()?.is_some() {}
         if !lane.has_free() {

@@ -8,6 +8,7 @@ mod machine;
 mod plot;
 mod report;
 mod rig;
+mod scale;
 mod scripts;
 mod source;
 mod stats;
@@ -63,6 +64,9 @@ struct Options {
     /// Do not count system calls (which needs strace)
     #[arg(long)]
     no_calls: bool,
+    /// Instead, show what so many names cost: listings, inodes known, and their end
+    #[arg(long, value_delimiter = ',')]
+    scale: Vec<usize>,
     /// Put the tables into this file, between its marks, and a picture beside it
     #[arg(long)]
     report: Option<PathBuf>,
@@ -117,6 +121,9 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<usize> {
     raise_limit();
+    if !options.scale.is_empty() {
+        return run_scale(options);
+    }
     let sides = options.sides();
     let machine = machine::describe(&sides);
     let mut report = Report { sides, cells: Vec::new(), null: Vec::new() };
@@ -139,6 +146,16 @@ fn run(options: &Options) -> Result<usize> {
     }
     let deep = |cell: &&Cell| cell.depth > 1 && cell.queues == 1;
     Ok(report.cells.iter().filter(deep).filter(|cell| report::verdict(cell) == Some(false)).count())
+}
+
+fn run_scale(options: &Options) -> Result<usize> {
+    let program = options.ferryfs.canonicalize().map_err(Error::io("find ferryfs"))?;
+    let table = scale::run(&program, &options.memory, &options.scale, options.slice())?;
+    print!("{table}");
+    if let Some(path) = &options.report {
+        replace_between(path, SCALE, &table)?;
+    }
+    Ok(0)
 }
 
 /// A daemon that keeps a descriptor for each inode needs more of them than most systems allow at first.
@@ -236,7 +253,9 @@ fn tell(sides: &[Side], cell: &Cell) {
     println!("{line}{}", if report::verdict(cell) == Some(false) && cell.depth > 1 { " MISSED" } else { "" });
 }
 
-const BEGIN: &str = "<!-- Made by `make bench` from here: -->";
+/// Where in the report the tables stand.
+const TABLES: &str = "<!-- Made by `make bench` from here: -->";
+const SCALE: &str = "<!-- Made by `make bench-scale` from here: -->";
 const END: &str = "<!-- to here. -->";
 
 /// What is written by hand around the tables stays.
@@ -245,9 +264,12 @@ fn write_report(path: &Path, report: &Report, machine: &str, tables: &str, optio
     let depth = options.depths.iter().copied().max().unwrap_or(1);
     fs::write(&picture, plot::svg(report, depth)).map_err(Error::io("write the picture"))?;
     let shown = picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let made = format!("{BEGIN}\n\n{machine}\n![ratios]({shown})\n{tables}\n{END}");
-    let old = fs::read_to_string(path).unwrap_or_else(|_| format!("# Performance\n\n{BEGIN}\n{END}\n"));
-    let (before, rest) = old.split_once(BEGIN).unwrap_or((&old, ""));
+    replace_between(path, TABLES, &format!("{machine}\n![ratios]({shown})\n{tables}"))
+}
+
+fn replace_between(path: &Path, begin: &str, made: &str) -> Result<()> {
+    let old = fs::read_to_string(path).unwrap_or_else(|_| String::from("# Performance\n"));
+    let (before, rest) = old.split_once(begin).unwrap_or((&old, ""));
     let after = rest.split_once(END).map_or("\n", |(_, after)| after);
-    fs::write(path, format!("{before}{made}{after}")).map_err(Error::io("write the report"))
+    fs::write(path, format!("{before}{begin}\n\n{made}\n{END}{after}")).map_err(Error::io("write the report"))
 }

@@ -71,7 +71,7 @@ impl Ask {
         self.with_payload(size as u32);
     }
 
-    fn lookup(&mut self, parent: u64, name: &str) {
+    pub fn lookup(&mut self, parent: u64, name: &str) {
         self.set(Opcode::Lookup, parent, &[name.as_bytes(), b"\0"], size_of::<EntryOut>());
     }
 
@@ -115,10 +115,13 @@ fn counted(script: Script) -> Made {
 }
 
 pub fn getattr(client: &mut Client, stage: &Stage<'_>) -> Made {
-    let node = file_of(client, stage)?;
-    counted(steps(1, move |_, _, ask| {
+    counted(getattr_of(file_of(client, stage)?))
+}
+
+pub fn getattr_of(node: u64) -> Script {
+    steps(1, move |_, _, ask| {
         ask.set(Opcode::Getattr, node, &[GetattrIn::default().as_bytes()], size_of::<AttrOut>());
-    }))
+    })
 }
 
 pub fn statfs(client: &mut Client, stage: &Stage<'_>) -> Made {
@@ -130,7 +133,11 @@ pub fn lookup_known(client: &mut Client, stage: &Stage<'_>) -> Made {
     let parent = files(client)?;
     let name = file_name(stage.number);
     client.lookup(parent, &name)?;
-    counted(steps(1, move |_, _, ask| ask.lookup(parent, &name)))
+    counted(lookup_of(parent, name))
+}
+
+pub fn lookup_of(parent: u64, name: String) -> Script {
+    steps(1, move |_, _, ask| ask.lookup(parent, &name))
 }
 
 pub fn lookup_missing(client: &mut Client, stage: &Stage<'_>) -> Made {
@@ -304,8 +311,12 @@ pub fn getxattr_missing(client: &mut Client, stage: &Stage<'_>) -> Made {
 fn listing(client: &mut Client, opcode: Opcode, size: usize, forgets: bool) -> Made {
     let node = client.lookup(ROOT_ID, "list")?.nodeid;
     let fh = client.opendir(node)?.fh;
+    counted(listing_of(opcode, node, fh, size, forgets))
+}
+
+pub fn listing_of(opcode: Opcode, node: u64, fh: u64, size: usize, forgets: bool) -> Script {
     let mut found = Vec::new();
-    counted(Box::new(move |answer, ask| {
+    Box::new(move |answer, ask| {
         let (count, offset) = match opcode {
             Opcode::Readdirplus => {
                 let entries = dirents::parse_plus(answer.body).unwrap_or_default();
@@ -325,7 +336,7 @@ fn listing(client: &mut Client, opcode: Opcode, size: usize, forgets: bool) -> M
         let body = ReadIn { fh, offset, size: size as u32, ..ReadIn::default() };
         ask.set(opcode, node, &[body.as_bytes()], size);
         count as u32
-    }))
+    })
 }
 
 pub fn readdir_4k(client: &mut Client, _: &Stage<'_>) -> Made {
