@@ -42,7 +42,8 @@ impl FileSystem for Clumsy {
 }
 
 fn serve(connection: UnixStream, confine: impl Fn(ThreadRole) + Sync) -> std::io::Result<()> {
-    let options = DeviceOptions { tag: None, request_queues: 1, pool_threads: 1, polling: Duration::ZERO };
+    let options =
+        DeviceOptions { tag: None, request_queues: 1, pool_threads: 1, polling: Duration::ZERO, notify: false };
     let server = Server::new(Clumsy, Protocol::default());
     vhost_user::serve(connection, &server, &options, &Closing::default(), &confine)
 }

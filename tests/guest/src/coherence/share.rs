@@ -1,11 +1,16 @@
 //! A shared directory, mounted one way or another.
 
 use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -14,9 +19,7 @@ use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::front_end::virtio;
 
-const LIMIT: Duration = Duration::from_secs(20);
-/// The file by which it is known that a guest has heard.
-const WORD: &str = "word";
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How a guest reaches the share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,24 +94,23 @@ impl Share {
         self.mountpoint.path()
     }
 
-    /// Waits until the guest has heard of everything that the host did until now: of two changes of a file of its own, the
-    /// second of which is told after all that was told with the first.
+    /// Waits until the guest has heard of everything that the host did until now: of two files of its own, the second of
+    /// which is told as removed after all that was told with the first. Only word makes the guest's kernel say so.
     ///
     /// # Panics
     /// When it does not hear in time.
     pub fn await_word(&self) {
-        let (here, there) = (self.source.join(WORD), self.mountpoint().join(WORD));
         for _ in 0..2 {
-            let word = Duration::from_secs(u64::from(self.words.fetch_add(1, Ordering::Relaxed) + 1));
-            let file = fs::File::options().create(true).append(true).open(&here);
-            file.and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH + word))
-                .unwrap_or_else(|e| panic!("{WORD}: {e}"));
-            let end = Instant::now() + LIMIT;
-            let heard = || fs::metadata(&there).and_then(|found| found.modified()).ok();
-            while heard() != Some(SystemTime::UNIX_EPOCH + word) {
-                assert!(Instant::now() < end, "the guest does not hear of changes");
-                std::thread::sleep(Duration::from_micros(200));
-            }
+            // A name that was never heard of before: what is still said of another does not concern it.
+            let name = format!("word-{}", self.words.fetch_add(1, Ordering::Relaxed));
+            let (here, there) = (self.source.join(&name), self.mountpoint().join(&name));
+            let heard = || -> io::Result<()> {
+                fs::write(&here, "")?;
+                let removal = Removal::of(&there)?;
+                fs::remove_file(&here)?;
+                removal.wait()
+            };
+            heard().unwrap_or_else(|error| panic!("the guest does not hear of changes: {error}"));
         }
     }
 
@@ -146,6 +148,27 @@ impl Drop for Share {
             }
             None => {}
         }
+    }
+}
+
+/// A file of the guest whose end is waited for.
+struct Removal(OwnedFd);
+
+impl Removal {
+    fn of(path: &Path) -> io::Result<Self> {
+        let events = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        add_watch(&events, path, WatchFlags::DELETE_SELF)?;
+        Ok(Self(events))
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let limit = rustix::fs::Timespec { tv_sec: LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
+        if poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&limit))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut room = [const { MaybeUninit::uninit() }; 512];
+        let removed = Reader::new(&self.0, &mut room).next()?.events().contains(ReadFlags::DELETE_SELF);
+        if removed { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
     }
 }
 
