@@ -19,7 +19,7 @@ const MARK: &str = "/ferryfs-mark/";
 const ALLOCATOR: [&str; 6] = ["brk", "mmap", "munmap", "mremap", "madvise", "mprotect"];
 
 /// Operations and what each may cost, in the order in which they are done. `READDIRPLUS` counts a whole reply.
-const TABLE: [(&str, usize); 39] = [
+const TABLE: [(&str, usize); 46] = [
     ("LOOKUP, known", 1),
     ("LOOKUP, known since another took its name", 1),
     ("LOOKUP, missing", 1),
@@ -62,6 +62,15 @@ const TABLE: [(&str, usize); 39] = [
     ("READDIRPLUS, of 32 known", 1 + 32),
     ("READDIRPLUS, of 32 new", 1 + 2 * 32),
     ("RELEASEDIR", 1),
+    // Without OPEN: the first request opens, and the others cost what they do with a handle.
+    ("READ, first, not opened", 2),
+    ("READ, not opened", 1),
+    ("WRITE, first, not opened", 2),
+    ("WRITE, not opened", 1),
+    ("GETATTR, not opened", 1),
+    ("UNLINK, not opened", 1),
+    // The descriptor serves the inode and the requests that follow.
+    ("CREATE, not opened", 2),
 ];
 
 #[test]
@@ -167,6 +176,27 @@ fn workload() {
     data(&client, share.path());
     creations(&client);
     listings(&client, share.path());
+    let unasked = Share::with(support::unasked);
+    without_opens(&Client::here(&unasked.server), unasked.path());
+}
+
+fn without_opens(client: &Client, path: &Path) {
+    let (warm, _) = client.create(ROOT, "warm", libc::O_RDWR, 0o644).unwrap();
+    client.read(warm.nodeid, 0, 0, 4096).unwrap();
+    for number in 0..TIMES {
+        let at = |name: &str| format!("{name}-{number}");
+        fs::write(path.join(at("data")), vec![7; 10_000]).unwrap();
+        let node = client.lookup(ROOT, &at("data")).unwrap().nodeid;
+        for what in ["READ, first, not opened", "READ, not opened"] {
+            assert_eq!(measure(what, || client.read(node, 0, 0, 4096).unwrap()).len(), 4096);
+        }
+        for what in ["WRITE, first, not opened", "WRITE, not opened"] {
+            measure(what, || client.write(node, 0, 0, &[1; 4096]).unwrap());
+        }
+        measure("GETATTR, not opened", || client.attributes(node, Some(0)).unwrap());
+        measure("CREATE, not opened", || client.create(ROOT, &at("new"), libc::O_RDWR, 0o644).unwrap());
+        measure("UNLINK, not opened", || client.unlink(ROOT, &at("data")).unwrap());
+    }
 }
 
 fn names_and_attributes(client: &Client, path: &Path) {

@@ -53,6 +53,7 @@ impl FileSystemOptions {
             attr_timeout: self.attr_timeout,
             negative_timeout: self.negative_timeout.unwrap_or_default(),
             notify: self.notify,
+            no_open: self.no_open,
             dir_stream: self.dir_stream,
             announce_submounts: self.announces_submounts(),
             inode_file_handles: self.inode_file_handles,

@@ -157,6 +157,10 @@ pub struct FileSystemOptions {
     /// Translate group ids between guest and host, as --translate-uid does
     #[arg(long, value_name = "RULE")]
     pub translate_gid: Vec<String>,
+    /// Let the guest open files and directories without a request, for shares that nobody else changes (needs
+    /// --cache=always)
+    #[arg(long)]
+    pub no_open: bool,
     /// How directories are listed [default: getdents, but snapshot on tmpfs, whose own cookies do not hold]
     #[arg(long, value_enum)]
     pub dir_stream: Option<DirStreamKind>,

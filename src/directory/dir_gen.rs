@@ -72,15 +72,18 @@ impl DirGen {
     }
 
     /// The host's stamp was just read: bumps if it is not the one seen before. The first one seen bumps too, since
-    /// nothing tells what came before it; on a new object, whose generation nobody took yet, that costs nothing.
-    pub fn observe(&self, stamp: HostStamp) {
+    /// nothing tells what came before it; on a new object, whose generation nobody took yet, that costs nothing. Says
+    /// whether it did.
+    pub fn observe(&self, stamp: HostStamp) -> bool {
         let mut hasher = DefaultHasher::new();
         stamp.hash(&mut hasher);
         let seen = hasher.finish() | 1;
         // Looked at first: the usual answer is "as before", and then the cache line stays shared.
-        if self.seen.load(Ordering::Acquire) != seen && self.seen.swap(seen, Ordering::AcqRel) != seen {
+        let moved = self.seen.load(Ordering::Acquire) != seen && self.seen.swap(seen, Ordering::AcqRel) != seen;
+        if moved {
             self.bump();
         }
+        moved
     }
 }
 
@@ -143,7 +146,7 @@ mod tests {
         let directory = DirGen::new();
         for (nanos, moves) in [(1, true), (1, false), (2, true), (2, false), (1, true)] {
             let before = directory.read();
-            directory.observe(stamp(nanos));
+            assert_eq!(directory.observe(stamp(nanos)), moves, "stamp {nanos}");
             assert_eq!(directory.read() != before, moves, "stamp {nanos}");
         }
     }

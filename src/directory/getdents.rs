@@ -186,7 +186,13 @@ impl Place {
             }
             self.block.reserve_exact(BLOCK);
         }
-        self.untouched = None;
+        if self.untouched.take().is_some() && cookie != 0 {
+            // ext4 believes of a descriptor whose first read was at the end that it stands at the start (seen on 6.18).
+            let kept = self.block.len();
+            source.read_block(&mut self.block)?;
+            self.block.truncate(kept);
+            self.stands = None;
+        }
         // Unknown until the call came back well: a failed one may have moved it.
         if self.stands.take() != Some(cookie) {
             source.seek(cookie)?;

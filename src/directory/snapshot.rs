@@ -5,11 +5,14 @@
 //! the next snapshot keeps its cookie there, and a new one gets a higher cookie than any before: so when one of two
 //! users of a handle rewinds, the other goes on in the new snapshot without missing or repeating an entry.
 //!
+//! Where nobody opens or rewinds anything, entries are numbered by their names instead: see `names`.
+//!
 //! Memory: 24 bytes and the name for an entry, in one piece each, for every snapshot that is being read, all of them
 //! within one budget; while one is built up to three times that. None is kept once the last handle is closed.
 
 mod budget;
 mod listing;
+mod names;
 
 use std::{
     ops::ControlFlow,
@@ -22,13 +25,14 @@ use fuse_abi::Errno;
 pub use self::budget::limit_snapshot_memory;
 pub(super) use self::budget::{BUDGET, Budget};
 pub(super) use self::listing::Snapshot;
-use self::listing::{Listing, Stamp};
+use self::listing::{Listing, Numbering, Stamp};
 use super::{DirStream, Directory, Entry, Generation, dir_gen, lock, source::Source};
 
 pub(super) struct Stream<S> {
     source: S,
     shared: Arc<Directory>,
     budget: &'static Budget,
+    numbering: Numbering,
     reading: Mutex<Reading>,
 }
 
@@ -41,8 +45,17 @@ struct Reading {
 
 impl<S: Source> Stream<S> {
     pub(super) fn new(source: S, shared: Arc<Directory>, budget: &'static Budget) -> Self {
+        Self::numbered(source, shared, budget, Numbering::InOrder)
+    }
+
+    /// A stream whose cookies come from the names alone, and are the same in another stream.
+    pub(super) fn by_name(source: S, shared: Arc<Directory>, budget: &'static Budget) -> Self {
+        Self::numbered(source, shared, budget, Numbering::ByName)
+    }
+
+    fn numbered(source: S, shared: Arc<Directory>, budget: &'static Budget, numbering: Numbering) -> Self {
         shared.streams.fetch_add(1, Ordering::AcqRel);
-        Self { source, shared, budget, reading: Mutex::default() }
+        Self { source, shared, budget, numbering, reading: Mutex::default() }
     }
 
     /// A snapshot that shows every change acknowledged before this call.
@@ -69,9 +82,14 @@ impl<S: Source> Stream<S> {
             // Not the directory's error but a limit of ours: no part of it is worth keeping.
             Err(_) if let Some(error) = refused => return Err(error),
             Err(error) if listing.is_empty() => return Err(error),
+            // In the order of names an error has no position that could be told from others.
+            Err(error) if self.numbering == Numbering::ByName => return Err(error),
             _ => {}
         }
-        let snapshot = Arc::new(listing.finish(stamp, read.err(), latest.as_deref())?);
+        let snapshot = Arc::new(match self.numbering {
+            Numbering::InOrder => listing.finish(stamp, read.err(), latest.as_deref())?,
+            Numbering::ByName => listing.finish_by_name(stamp),
+        });
         *latest = Some(Arc::clone(&snapshot));
         Ok(snapshot)
     }

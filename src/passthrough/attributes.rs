@@ -11,6 +11,8 @@ use super::{
     Passthrough,
     files::{leased, unleased},
     inodes::Inode,
+    on_demand::{given_out, opens_no_files},
+    unopened::Need,
 };
 use crate::{
     coherence::walks::Asked,
@@ -43,6 +45,7 @@ impl Passthrough {
     /// As [`stat_node`](Self::stat_node) for a guest that asks: if it asks by a path that leads elsewhere now, it is sent
     /// to look again.
     pub(super) fn asked(&self, cx: &Context, node: NodeId, handle: Option<HandleId>) -> Result<(Arc<Inode>, Stat)> {
+        let handle = given_out(cx, handle);
         if handle.is_none() {
             let inode = self.inode(cx, node)?;
             if inode.known.is_some() && inode.handles.load(Ordering::Relaxed) == 0 {
@@ -141,7 +144,7 @@ impl Passthrough {
             self.as_server()?;
             host::set_times(fd.as_fd(), set_time(changes.atime), set_time(changes.mtime))?;
         }
-        let (inode, found) = self.stat_node(cx, node, changes.handle)?;
+        let (inode, found) = self.stat_node(cx, node, given_out(cx, changes.handle))?;
         Ok(self.attr_out(cx, &inode, &found))
     }
 
@@ -151,7 +154,12 @@ impl Passthrough {
             Kind::Directory => return Err(Errno::EISDIR.into()),
             Kind::Symlink | Kind::Special => return Err(Errno::EINVAL.into()),
         }
-        let file = changes.handle.map(|handle| self.file(inode.id, handle)).transpose()?;
+        let file = if opens_no_files(cx) {
+            // Most truncations are O_TRUNC, and a WRITE follows.
+            Some(self.file_for(cx, inode.id, HandleId(0), Need::Write)?)
+        } else {
+            changes.handle.map(|handle| self.file(inode.id, handle)).transpose()?
+        };
         match file.filter(|file| file.writable) {
             Some(file) => {
                 self.keep_suid(cx, changes.kill_suidgid)?;

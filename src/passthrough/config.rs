@@ -55,6 +55,9 @@ pub struct Config {
     pub notify: bool,
     /// How many directories may be watched.
     pub watch_budget: usize,
+    /// Let the guest open files and directories without asking, where it can: what is read and written is named by its
+    /// inode. Goes with [`CacheMode::Always`] only. `dir_stream` is then snapshots unless it says otherwise.
+    pub no_open: bool,
     /// How directories are read. By default with the kernel's cookies, but in snapshots where those do not hold: tmpfs
     /// starts over or repeats names when the next entry of a scan is removed or replaced (seen on Linux 6.18).
     pub dir_stream: Option<StreamKind>,
@@ -97,6 +100,7 @@ impl Default for Config {
             negative_timeout: Duration::ZERO,
             notify: false,
             watch_budget: WATCHES,
+            no_open: false,
             dir_stream: None,
             contained: false,
             announce_submounts: true,
@@ -154,6 +158,18 @@ impl Config {
         if self.notify && self.cache != CacheMode::Coherent {
             return Err(Contradiction::NotifyWithoutValidation);
         }
+        if self.no_open {
+            // What only an OPEN would tell is not told.
+            for (stands_against, contradiction) in [
+                (self.cache != CacheMode::Always, Contradiction::UncachedOpen),
+                (self.allow_direct_io, Contradiction::DirectOpen),
+                (self.preserve_noatime, Contradiction::QuietOpen),
+            ] {
+                if stands_against {
+                    return Err(contradiction);
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -167,6 +183,15 @@ pub enum Contradiction {
     /// What is told unasked is decided by what the guest is known to believe.
     #[error("notifications go with the cache mode coherent: no other keeps account of what the guest knows")]
     NotifyWithoutValidation,
+    /// A guest that does not ask at an open keeps what it has, which only one mode allows.
+    #[error("no-open needs cache=always: other modes learn or decide something at each open")]
+    UncachedOpen,
+    /// The open flags do not reach the server.
+    #[error("no-open cannot be used together with allow-direct-io: the host would not hear of O_DIRECT")]
+    DirectOpen,
+    /// The open flags do not reach the server.
+    #[error("no-open cannot be used together with preserve-noatime: the host would not hear of O_NOATIME")]
+    QuietOpen,
 }
 
 /// What to do about a feature that the guest may lack.
@@ -267,6 +292,20 @@ mod tests {
         ] {
             assert_eq!(config.check(), expected, "{config:?}");
         }
+    }
+
+    #[test]
+    fn a_guest_that_opens_without_asking_needs_a_mode_in_which_nothing_is_asked() {
+        let unasked = |cache| config(|c| (c.no_open, c.cache) = (true, cache));
+        assert_eq!(unasked(CacheMode::Always).check(), Ok(()));
+        for cache in [CacheMode::Never, CacheMode::Metadata, CacheMode::Auto, CacheMode::Coherent] {
+            assert_eq!(unasked(cache).check(), Err(Contradiction::UncachedOpen), "{cache}");
+        }
+        let always = unasked(CacheMode::Always);
+        let direct = Config { allow_direct_io: true, ..always.clone() };
+        assert_eq!(direct.check(), Err(Contradiction::DirectOpen));
+        let quiet = Config { preserve_noatime: true, ..always };
+        assert_eq!(quiet.check(), Err(Contradiction::QuietOpen));
     }
 
     #[test]

@@ -32,12 +32,12 @@ impl Passthrough {
     ) -> Result<(EntryOut, OpenOut)> {
         let dir = self.inode(cx, parent)?;
         self.require_directory(cx, Asked::Change, &dir)?;
-        let permit = self.files.permit()?;
+        let permit = self.room_for(cx, parent)?;
         let host_flags = self.host_flags(flags);
         for _ in 0..RACES {
             match self.create_new(cx, &dir, name, host_flags, new) {
                 Ok((inode, fd, entry)) => {
-                    return Ok((entry, self.opened(fd, inode, host_flags, self.grants.file, permit)));
+                    return Ok((entry, self.opened(cx, (fd, inode), host_flags, self.grants.file, permit)));
                 }
                 Err(Failure::Errno(Errno::EEXIST)) if !flags.exclusive() => {}
                 Err(failure) => return Err(failure),
@@ -45,7 +45,7 @@ impl Passthrough {
             // Somebody was faster.
             match self.open_existing(cx, &dir, name, host_flags, kill_suidgid, new) {
                 Ok((inode, fd, entry)) => {
-                    return Ok((entry, self.opened(fd, inode, host_flags, self.grants.file, permit)));
+                    return Ok((entry, self.opened(cx, (fd, inode), host_flags, self.grants.file, permit)));
                 }
                 // And faster again: it is gone.
                 Err(Failure::Errno(Errno::ENOENT)) => {}
@@ -143,13 +143,13 @@ impl Passthrough {
     ) -> Result<(EntryOut, OpenOut)> {
         let dir = self.inode(cx, parent)?;
         let dir_fd = self.dir_fd(&dir)?;
-        let permit = self.files.permit()?;
+        let permit = self.room_for(cx, parent)?;
         let spare = self.reserve()?;
         let flags = self.host_flags(flags);
         // A file that may be linked later: O_EXCL would forbid that.
         let fd = self.creating(cx, new, || host::create_unnamed(dir_fd.as_fd(), mode_of(flags), new.mode))?;
         let (inode, fd, entry) = self.take_in_created(cx, &dir, fd, spare, new)?;
-        Ok((entry, self.opened(fd, inode, flags, self.grants.file, permit)))
+        Ok((entry, self.opened(cx, (fd, inode), flags, self.grants.file, permit)))
     }
 
     /// A file that was just made: its descriptor serves handle and inode at once.

@@ -8,12 +8,12 @@ use std::{
 
 use fuse_abi::{EntryOut, Errno, OpenOut, OpenOutFlags};
 
-use super::{Passthrough, inodes::Inode};
+use super::{Passthrough, inodes::Inode, on_demand::opens_no_directories};
 use crate::{
     coherence::walks::Asked,
     directory::{self, DirStream, Entry, StreamKind},
     host::{self, Kind, OpenMode, Storage},
-    protocol::{Context, DirectoryReply, HandleId, Name, NodeId, ReadDirArgs, Result},
+    protocol::{Context, DirectoryReply, Failure, HandleId, Name, NodeId, ReadDirArgs, Result},
 };
 
 /// A directory that a guest has open.
@@ -29,6 +29,9 @@ impl Passthrough {
     }
 
     pub(super) fn open_directory(&self, cx: &Context, node: NodeId) -> Result<OpenOut> {
+        if opens_no_directories(cx) {
+            return Err(Errno::ENOSYS.into());
+        }
         let inode = self.inode(cx, node)?;
         if inode.kind != Kind::Directory {
             return Err(Errno::ENOTDIR.into());
@@ -40,8 +43,7 @@ impl Passthrough {
         let before = shared.generation().read();
         let fd = self.freely(cx, || self.open_inode(&inode, OpenMode::RDONLY | OpenMode::DIRECTORY))?;
         let stream = directory::open(self.stream_kind(&inode, fd.as_fd()), fd, shared, before);
-        inode.handles.fetch_add(1, Ordering::Relaxed);
-        let handle = self.directories.insert(Arc::new(OpenDirectory { inode, stream }), permit);
+        let handle = self.directories.insert(Arc::new(OpenDirectory::new(inode, stream)), permit);
         Ok(OpenOut { fh: handle.0, open_flags: granted.bits(), ..OpenOut::default() })
     }
 
@@ -68,9 +70,9 @@ impl Passthrough {
         })
     }
 
-    /// The open directory of that handle, for a thread that may wait where reading it may make it wait.
+    /// The directory that is listed, for a thread that may wait where reading it may make it wait.
     fn listed(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<Arc<OpenDirectory>> {
-        let dir = self.directory(node, handle)?;
+        let dir = self.directory_for(cx, node, handle)?;
         if dir.inode.is_remote {
             cx.leave_to_block()?;
         }
@@ -84,11 +86,39 @@ impl Passthrough {
         args: &ReadDirArgs,
         reply: &mut DirectoryReply<'_, '_>,
     ) -> Result<()> {
-        let dir = self.listed(cx, node, args.handle)?;
-        let read = dir.stream.read(args.offset, &mut |entry| {
-            keep_going(reply.push(self.shown_ino(&dir.inode, entry), entry.next, entry.kind, entry.name))
-        });
-        Ok(read?)
+        self.scan(cx, node, args, |dir, entry| {
+            keep_going(reply.push(self.shown_ino(dir, entry), entry.next, entry.kind, entry.name))
+        })
+    }
+
+    /// Reads a directory from where the request says.
+    fn scan(
+        &self,
+        cx: &Context,
+        node: NodeId,
+        args: &ReadDirArgs,
+        mut each: impl FnMut(&Inode, &Entry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut read = || {
+            let dir = self.listed(cx, node, args.handle)?;
+            let mut ended = true;
+            dir.stream.read(args.offset, &mut |entry| {
+                ended = false;
+                each(&dir.inode, entry)
+            })?;
+            if ended {
+                self.scan_ended(cx, node);
+            }
+            Ok(())
+        };
+        match read() {
+            // Snapshots have used up their memory, and nobody else would give any back.
+            Err(Failure::Errno(Errno::ENFILE)) if opens_no_directories(cx) => {
+                self.unopened.let_directories_go();
+                read()
+            }
+            done => done,
+        }
     }
 
     pub(super) fn list_plus(
@@ -98,21 +128,19 @@ impl Passthrough {
         args: &ReadDirArgs,
         reply: &mut DirectoryReply<'_, '_>,
     ) -> Result<()> {
-        let dir = self.listed(cx, node, args.handle)?;
-        let read = dir.stream.read(args.offset, &mut |entry| {
+        self.scan(cx, node, args, |dir, entry| {
             // Asked first: a lookup that does not fit would have to be undone.
             if !reply.has_room_plus(entry.name) {
                 return ControlFlow::Break(());
             }
-            let node = self.entry_of(cx, &dir.inode, entry);
-            let ino = self.shown_ino(&dir.inode, entry);
+            let node = self.entry_of(cx, dir, entry);
+            let ino = self.shown_ino(dir, entry);
             let pushed = reply.push_plus(&node, ino, entry.next, entry.kind, entry.name);
             if !pushed && node.nodeid != 0 {
                 self.forget_inode(NodeId(node.nodeid), 1);
             }
             keep_going(pushed)
-        });
-        Ok(read?)
+        })
     }
 
     /// The lookup that goes with an entry. A child that has vanished, or cannot be looked up, goes without: the client
@@ -136,15 +164,25 @@ impl Passthrough {
         if entry.name == b".." && dir.id == NodeId::ROOT { dir.identity.ino } else { entry.ino }
     }
 
-    pub(super) fn release_directory(&self, node: NodeId, handle: HandleId) -> Result<()> {
+    pub(super) fn release_directory(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<()> {
+        if opens_no_directories(cx) {
+            return Ok(());
+        }
         self.directories.remove(handle, |dir| dir.inode.id == node)?;
         Ok(())
     }
 
     pub(super) fn sync_directory(&self, cx: &Context, node: NodeId, handle: HandleId, data_only: bool) -> Result<()> {
-        let dir = self.directory(node, handle)?;
+        let dir = self.directory_for(cx, node, handle)?;
         cx.leave_to_block()?;
         Ok(host::sync_file(dir.stream.descriptor().as_fd(), data_only)?)
+    }
+}
+
+impl OpenDirectory {
+    pub(super) fn new(inode: Arc<Inode>, stream: Box<dyn DirStream>) -> Self {
+        inode.handles.fetch_add(1, Ordering::Relaxed);
+        Self { inode, stream }
     }
 }
 

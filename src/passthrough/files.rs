@@ -1,7 +1,7 @@
 //! Open files: opening, reading, writing, and what else is done through a handle.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +10,7 @@ use std::{
 
 use fuse_abi::{Errno, OpenOut, OpenOutFlags};
 
-use super::{Passthrough, inodes::Inode};
+use super::{Passthrough, inodes::Inode, on_demand::opens_no_files, unopened::Need};
 use crate::{
     coherence::{policy::CacheMode, walks::Asked},
     host::{self, Kind, OpenMode, Permit, Seek, Storage},
@@ -29,10 +29,11 @@ const PAGE: u64 = 4096;
 pub(super) struct OpenFile {
     pub(super) fd: Arc<OwnedFd>,
     pub(super) inode: Arc<Inode>,
+    pub(super) readable: bool,
     pub(super) writable: bool,
     /// Written to since the last FLUSH.
     dirty: AtomicBool,
-    appends: bool,
+    pub(super) appends: bool,
     /// Its reads and writes wait for the storage by intent: O_DIRECT, O_SYNC and O_DSYNC.
     direct: bool,
     synchronous: bool,
@@ -55,6 +56,9 @@ impl Passthrough {
         flags: OpenFlags,
         kill_suidgid: bool,
     ) -> Result<OpenOut> {
+        if opens_no_files(cx) {
+            return Err(Errno::ENOSYS.into());
+        }
         let inode = self.inode(cx, node)?;
         if inode.kind == Kind::Directory {
             return Err(Errno::EISDIR.into());
@@ -62,21 +66,26 @@ impl Passthrough {
         let permit = self.files.permit()?;
         let granted = self.judge_open(cx, &inode)?;
         let flags = self.host_flags(flags);
-        let mode = unleased(cx, mode_of(flags));
         let fd = if flags.truncate() {
             inode.changed_content();
             self.keep_suid_at_open(cx, kill_suidgid)?;
-            self.open_inode(&inode, mode).map_err(leased(cx))?
+            self.open_inode(&inode, unleased(cx, mode_of(flags))).map_err(leased(cx))?
         } else {
-            self.freely(cx, || self.open_inode(&inode, mode)).map_err(|failure| match failure {
-                Failure::Errno(errno) => leased(cx)(errno),
-                Failure::WouldBlock => failure,
-            })?
+            self.open_freely(cx, &inode, mode_of(flags))?
         };
         if flags.truncate() {
             self.drop_mapped_capability(&inode)?;
         }
-        Ok(self.opened(Arc::new(fd), inode, flags, granted, permit))
+        Ok(self.opened(cx, (Arc::new(fd), inode), flags, granted, permit))
+    }
+
+    /// Opens what the guest has allowed to whoever asks.
+    pub(super) fn open_freely(&self, cx: &Context, inode: &Inode, mode: OpenMode) -> Result<OwnedFd> {
+        let mode = unleased(cx, mode);
+        self.freely(cx, || self.open_inode(inode, mode)).map_err(|failure| match failure {
+            Failure::Errno(errno) => leased(cx)(errno),
+            Failure::WouldBlock => failure,
+        })
     }
 
     /// What an OPEN is granted: decided by the cache mode alone, or for a coherent guest by what it knows.
@@ -97,28 +106,20 @@ impl Passthrough {
 
     pub(super) fn opened(
         &self,
-        fd: Arc<OwnedFd>,
-        inode: Arc<Inode>,
+        cx: &Context,
+        (fd, inode): (Arc<OwnedFd>, Arc<Inode>),
         flags: OpenFlags,
         granted: OpenOutFlags,
         permit: Permit,
     ) -> OpenOut {
-        inode.handles.fetch_add(1, Ordering::Relaxed);
         // Nothing is to be brought back when such a handle closes, and locks are the guest's own.
         let quiet = self.config.cache == CacheMode::Coherent && flags.access() == Access::Read;
         let granted = if quiet { granted | OpenOutFlags::NOFLUSH } else { granted };
         let storage = self.storage_of(&inode, &fd);
-        let file = OpenFile {
-            storage,
-            fd,
-            inode,
-            writable: flags.access().writes(),
-            dirty: AtomicBool::new(flags.truncate()),
-            appends: flags.append(),
-            direct: flags.direct(),
-            synchronous: flags.sync() || flags.data_sync(),
-            tells_cached: AtomicBool::new(storage != Storage::Memory),
-        };
+        let file = OpenFile::new(fd, inode, storage, flags);
+        if opens_no_files(cx) {
+            return self.created_unopened(file, granted, permit);
+        }
         let handle = self.files.insert(Arc::new(file), permit);
         OpenOut { fh: handle.0, open_flags: granted.bits(), ..OpenOut::default() }
     }
@@ -143,7 +144,7 @@ impl Passthrough {
     }
 
     pub(super) fn read_file(&self, cx: &Context, node: NodeId, args: &ReadArgs, body: &mut Body<'_>) -> Result<()> {
-        let file = self.file(node, args.handle)?;
+        let file = self.file_for(cx, node, args.handle, Need::Read)?;
         if cx.may_block {
             let count = host::read_at(file.fd.as_fd(), body.unfilled(), args.offset, false)?;
             body.filled(count);
@@ -156,8 +157,12 @@ impl Passthrough {
     }
 
     pub(super) fn write_file(&self, cx: &Context, node: NodeId, args: &WriteArgs, payload: Payload<'_>) -> Result<u32> {
-        let file = self.file(node, args.handle)?;
-        if file.direct || file.synchronous || file.storage == Storage::Remote {
+        let appends = args.flags.append() && !args.from_cache && !self.config.writeback;
+        let need = if appends { Need::Append } else { Need::Write };
+        let file = self.file_for(cx, node, args.handle, need)?;
+        // Another descriptor of the guest's may have been opened otherwise than this file.
+        let sync = opens_no_files(cx) && !file.synchronous && (args.flags.sync() || args.flags.data_sync());
+        if sync || file.direct || file.synchronous || file.storage == Storage::Remote {
             cx.leave_to_block()?;
         }
         self.keep_suid(cx, args.kill_suidgid)?;
@@ -165,6 +170,9 @@ impl Passthrough {
         file.changed();
         let count = written?;
         self.drop_mapped_capability(&file.inode)?;
+        if sync {
+            host::sync_file(file.fd.as_fd(), !args.flags.sync())?;
+        }
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
@@ -183,11 +191,13 @@ impl Passthrough {
     }
 
     pub(super) fn flush_file(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<()> {
+        if opens_no_files(cx) {
+            return self.flush_unopened(cx, node);
+        }
         let file = self.file(node, handle)?;
         if file.storage == Storage::Remote {
-            // Such file systems write back and report errors at close, so one is closed.
             cx.leave_to_block()?;
-            drop(file.fd.try_clone().map_err(|_| Errno::EIO)?);
+            file.bring_back()?;
         }
         if file.dirty.swap(false, Ordering::Relaxed) && file.inode.known.is_some() {
             let (_, seen) = self.look(&file.inode)?;
@@ -199,6 +209,9 @@ impl Passthrough {
     }
 
     pub(super) fn release_file(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<()> {
+        if opens_no_files(cx) {
+            return Ok(());
+        }
         if self.file(node, handle)?.storage == Storage::Remote {
             cx.leave_to_block()?;
         }
@@ -215,7 +228,7 @@ impl Passthrough {
     }
 
     pub(super) fn sync_file(&self, cx: &Context, node: NodeId, handle: HandleId, data_only: bool) -> Result<()> {
-        let file = self.file(node, handle)?;
+        let file = self.file_for(cx, node, handle, Need::Any)?;
         cx.leave_to_block()?;
         Ok(host::sync_file(file.fd.as_fd(), data_only)?)
     }
@@ -237,7 +250,7 @@ impl Passthrough {
         mode: u32,
         range: (u64, u64),
     ) -> Result<()> {
-        let file = self.file(node, handle)?;
+        let file = self.file_for(cx, node, handle, Need::Write)?;
         cx.leave_to_block()?;
         self.keep_suid(cx, cx.uid != 0)?;
         host::allocate(file.fd.as_fd(), mode, range.0, range.1)?;
@@ -253,7 +266,7 @@ impl Passthrough {
         offset: u64,
         whence: Whence,
     ) -> Result<u64> {
-        let file = self.file(node, handle)?;
+        let file = self.file_for(cx, node, handle, Need::Read)?;
         if file.storage == Storage::Remote {
             cx.leave_to_block()?;
         }
@@ -269,8 +282,8 @@ impl Passthrough {
     }
 
     pub(super) fn copy_range(&self, cx: &Context, range: &CopyRange) -> Result<u64> {
-        let from = self.file(range.from.0, range.from.1)?;
-        let to = self.file(range.to.0, range.to.1)?;
+        let from = self.file_for(cx, range.from.0, range.from.1, Need::Read)?;
+        let to = self.file_for(cx, range.to.0, range.to.1, Need::Write)?;
         cx.leave_to_block()?;
         self.keep_suid(cx, cx.uid != 0)?;
         let copied =
@@ -287,26 +300,52 @@ impl Passthrough {
         handle: HandleId,
         request: &Ioctl,
     ) -> Result<IoctlData> {
+        let inode = self.inode(cx, node)?;
+        if inode.kind == Kind::Directory {
+            let dir = self.directory_for(cx, node, handle)?;
+            return self.ioctl_as(cx, dir.stream.descriptor(), request);
+        }
+        let file = self.file_for(cx, node, handle, Need::Any)?;
+        self.ioctl_as(cx, file.fd.as_fd(), request)
+    }
+
+    fn ioctl_as(&self, cx: &Context, fd: BorrowedFd<'_>, request: &Ioctl) -> Result<IoctlData> {
         match request {
             Ioctl::GetFlags | Ioctl::GetExtended => self.as_server()?,
             // Clients before Linux 5.13 leave it to the server who may change them.
             Ioctl::SetFlags(_) | Ioctl::SetExtended(_) => self.as_caller(cx)?,
         }
-        let inode = self.inode(cx, node)?;
-        if inode.kind == Kind::Directory {
-            let dir = self.directory(node, handle)?;
-            return Ok(ioctl_on(dir.stream.descriptor(), request)?);
-        }
-        let file = self.file(node, handle)?;
-        Ok(ioctl_on(file.fd.as_fd(), request)?)
+        Ok(ioctl_on(fd, request)?)
     }
 
-    fn storage_of(&self, inode: &Inode, fd: &OwnedFd) -> Storage {
+    pub(super) fn storage_of(&self, inode: &Inode, fd: &OwnedFd) -> Storage {
         self.mounts.storage(&inode.identity, fd.as_fd())
     }
 }
 
 impl OpenFile {
+    pub(super) fn new(fd: Arc<OwnedFd>, inode: Arc<Inode>, storage: Storage, flags: OpenFlags) -> Self {
+        inode.handles.fetch_add(1, Ordering::Relaxed);
+        Self {
+            storage,
+            fd,
+            inode,
+            readable: flags.access() != Access::Write,
+            writable: flags.access().writes(),
+            dirty: AtomicBool::new(flags.truncate()),
+            appends: flags.append(),
+            direct: flags.direct(),
+            synchronous: flags.sync() || flags.data_sync(),
+            tells_cached: AtomicBool::new(storage != Storage::Memory),
+        }
+    }
+
+    /// File systems of other machines write back and report errors at close, so one is closed.
+    pub(super) fn bring_back(&self) -> Result<()> {
+        drop(self.fd.try_clone().map_err(|_| Errno::EIO)?);
+        Ok(())
+    }
+
     /// Takes note that the guest changed the content through this handle.
     fn changed(&self) {
         if self.inode.known.is_some() {
@@ -381,7 +420,7 @@ pub(super) fn mode_of(flags: OpenFlags) -> OpenMode {
     mode
 }
 
-fn ioctl_on(fd: std::os::fd::BorrowedFd<'_>, request: &Ioctl) -> host::Result<IoctlData> {
+fn ioctl_on(fd: BorrowedFd<'_>, request: &Ioctl) -> host::Result<IoctlData> {
     match request {
         Ioctl::GetFlags => host::inode_flags(fd).map(IoctlData::Flags),
         Ioctl::SetFlags(flags) => host::set_inode_flags(fd, *flags).map(|()| IoctlData::Nothing),

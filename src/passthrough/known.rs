@@ -222,17 +222,20 @@ impl Passthrough {
 
     /// What is true of an inode now, and whether the guest's names of it still lead to it.
     ///
-    /// One system call while they do.
+    /// One system call while they do, but for a directory that the host has changed.
     pub(super) fn look(&self, inode: &Inode) -> host::Result<(Stat, Seen)> {
-        let ((generation, now), followed) =
-            observe(|| (inode.directory_generation(), wall_clock()), || self.follow_names(inode));
+        let look = || observe(|| (inode.directory_generation(), wall_clock()), || self.follow_names(inode));
+        let ((mut generation, mut now), mut followed) = look();
+        if let Ok((found, _)) = &followed
+            && inode.kind == Kind::Directory
+            && inode.directory().generation().observe(stamp_of(found))
+        {
+            // News of the host, or the first look: the generation it has from here on is the one to know it by.
+            ((generation, now), followed) = look();
+        }
         let (found, leads_here) = followed?;
-        let stamp = HostStamp {
-            mtime: (found.mtime.seconds, found.mtime.nanoseconds),
-            ctime: (found.ctime.seconds, found.ctime.nanoseconds),
-        };
         let print = self.print(inode.kind, generation, &found);
-        Ok((found, Seen { print, settled: stamp.is_settled(now), leads_here }))
+        Ok((found, Seen { print, settled: stamp_of(&found).is_settled(now), leads_here }))
     }
 
     pub(super) fn print(&self, kind: Kind, generation: u64, found: &Stat) -> Print {
@@ -298,6 +301,13 @@ impl Inode {
             Kind::Directory => self.directory().generation().read().as_u64(),
             _ => 0,
         }
+    }
+}
+
+fn stamp_of(found: &Stat) -> HostStamp {
+    HostStamp {
+        mtime: (found.mtime.seconds, found.mtime.nanoseconds),
+        ctime: (found.ctime.seconds, found.ctime.nanoseconds),
     }
 }
 

@@ -114,6 +114,9 @@ impl Passthrough {
         if gone.kind == Kind::Directory && gone.place.holds_none() {
             self.kept.let_go(id);
         }
+        if self.config.no_open {
+            self.unopened.let_go(id);
+        }
         drop(gone);
         self.give_back_memory();
     }
@@ -171,6 +174,7 @@ impl Passthrough {
             |errno| if self.config.inode_file_handles == InodeFileHandles::Mandatory { errno } else { Errno::ENFILE };
         let handle = FileHandle::of(pin.as_fd()).map_err(refuse)?;
         let mount = self.mount_of(&pin, found, dir).map_err(refuse)?;
+        self.unopened.note_file_handle();
         Ok(Place::handle(handle, mount))
     }
 

@@ -20,10 +20,12 @@ mod lookup;
 mod mounts;
 mod namespace;
 mod news;
+mod on_demand;
 mod place;
 mod population;
 mod serve;
 mod sharded;
+mod unopened;
 pub mod xattr_map;
 mod xattrs;
 
@@ -43,6 +45,7 @@ use self::{
     inodes::InodeTable,
     mounts::{KEPT_MAX, KeptDirectories, Mounts},
     news::News,
+    unopened::Unopened,
 };
 use crate::{
     coherence::{
@@ -76,6 +79,8 @@ pub struct Passthrough {
     kept: KeptDirectories,
     files: Handles<OpenFile>,
     directories: Handles<OpenDirectory>,
+    /// What is open for a guest that opens nothing.
+    unopened: Unopened,
 }
 
 impl Passthrough {
@@ -118,7 +123,8 @@ impl Passthrough {
             inodes: InodeTable::new(root, &found, is_remote, config.cache == CacheMode::Coherent),
             descriptors: Budget::new(config.descriptor_budget - kept),
             files: Handles::new(Arc::clone(&handles)),
-            directories: Handles::new(handles),
+            directories: Handles::new(Arc::clone(&handles)),
+            unopened: Unopened::new(handles),
             kept: KeptDirectories::new(kept),
             identities: Identities::of_process(),
             config,
@@ -142,7 +148,6 @@ impl Passthrough {
     fn wishes_of_config(&self) -> Wishes {
         let config = &self.config;
         let mut flags = InitFlags::ASYNC_READ
-            | InitFlags::ATOMIC_O_TRUNC
             | InitFlags::EXPORT_SUPPORT
             | InitFlags::BIG_WRITES
             | InitFlags::HAS_IOCTL_DIR
@@ -161,6 +166,9 @@ impl Passthrough {
             (config.killpriv_v2, InitFlags::HANDLE_KILLPRIV_V2 | InitFlags::HANDLE_KILLPRIV),
             (config.announce_submounts, InitFlags::SUBMOUNTS),
             (config.allow_mmap, InitFlags::DIRECT_IO_ALLOW_MMAP),
+            (config.no_open, InitFlags::NO_OPEN_SUPPORT | InitFlags::NO_OPENDIR_SUPPORT),
+            // Such a client leaves O_TRUNC to an OPEN that it does not send.
+            (!config.no_open, InitFlags::ATOMIC_O_TRUNC),
         ] {
             flags.set(more, wanted);
         }
@@ -178,6 +186,7 @@ impl Passthrough {
     fn release_everything(&self) {
         self.files.clear();
         self.directories.clear();
+        self.unopened.clear();
         self.inodes.clear();
         self.kept.clear();
         self.walks.clear();

@@ -111,6 +111,9 @@ impl Passthrough {
         let dir = self.inode(cx, parent)?;
         self.require_directory(cx, Asked::Change, &dir)?;
         self.walks.ended(cx.pid);
+        if !directory {
+            self.hold_last_name(cx, &dir, name)?;
+        }
         let dir_fd = self.dir_fd(&dir)?;
         let removed = self.freely(cx, || {
             if directory {
@@ -142,6 +145,9 @@ impl Passthrough {
             self.require_directory(cx, Asked::Change, dir)?;
         }
         self.walks.ended(cx.pid);
+        if !how.no_replace && !how.exchange {
+            self.hold_last_name(cx, &new, to.1)?;
+        }
         let (old_fd, new_fd) = (self.dir_fd(&old)?, self.dir_fd(&new)?);
         let moved = self
             .freely(cx, || host::rename((old_fd.as_fd(), from.1.as_c_str()), (new_fd.as_fd(), to.1.as_c_str()), how));

@@ -208,8 +208,8 @@ impl FileSystem for Passthrough {
         self.list_plus(cx, node, args, reply)
     }
 
-    fn releasedir(&self, _: &Context, node: NodeId, handle: HandleId) -> Result<()> {
-        self.release_directory(node, handle)
+    fn releasedir(&self, cx: &Context, node: NodeId, handle: HandleId) -> Result<()> {
+        self.release_directory(cx, node, handle)
     }
 
     fn fsyncdir(&self, cx: &Context, node: NodeId, handle: HandleId, data_only: bool) -> Result<()> {

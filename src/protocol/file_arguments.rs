@@ -7,7 +7,7 @@ use fuse_abi::{
 
 use super::arguments::{OFFSET_MAX, position};
 use super::request::{Cursor, Take};
-use super::{CopyRange, HandleId, LockArgs, NodeId, ReadArgs, Whence, WriteArgs, XattrName};
+use super::{CopyRange, HandleId, LockArgs, NodeId, OpenFlags, ReadArgs, Whence, WriteArgs, XattrName};
 
 /// The longest value that Linux lets an extended attribute have.
 const XATTR_SIZE_MAX: usize = 65536;
@@ -53,6 +53,7 @@ impl<'r> Take<'r> for Writing {
             offset: position(raw.offset)?,
             from_cache: flags.contains(WriteFlags::CACHE),
             kill_suidgid: flags.contains(WriteFlags::KILL_SUIDGID),
+            flags: OpenFlags::of_descriptor(raw.flags, cursor.terms.arch),
         }))
     }
 }

@@ -181,6 +181,8 @@ pub struct WriteArgs {
     pub from_cache: bool,
     /// The write drops setuid and setgid bits.
     pub kill_suidgid: bool,
+    /// What the guest's descriptor was opened with, as far as a write is concerned. Its access is not told.
+    pub flags: OpenFlags,
 }
 
 /// Where a directory is to be read from.

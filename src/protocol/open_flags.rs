@@ -86,6 +86,22 @@ impl OpenFlags {
             2 => Access::ReadWrite,
             _ => return Err(Errno::EINVAL),
         };
+        Ok(Self { access, options: Self::options(raw, arch) })
+    }
+
+    /// What the server opens of its own accord.
+    #[must_use]
+    pub const fn of(access: Access, append: bool) -> Self {
+        Self { access, options: if append { Options::APPEND } else { Options::empty() } }
+    }
+
+    /// Understands the flags that a request sends along of a descriptor that is open already, without its access.
+    #[must_use]
+    pub fn of_descriptor(raw: u32, arch: GuestArch) -> Self {
+        Self { access: Access::Read, options: Self::options(raw, arch) }
+    }
+
+    fn options(raw: u32, arch: GuestArch) -> Options {
         let direct = match arch {
             GuestArch::Generic => 0o40_000,
             GuestArch::Arm => 0o200_000,
@@ -104,7 +120,7 @@ impl OpenFlags {
         ] {
             options.set(option, raw & bits == bits);
         }
-        Ok(Self { access, options })
+        options
     }
 
     /// How the file is opened.

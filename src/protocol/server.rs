@@ -1,5 +1,7 @@
 //! One request from its bytes to its reply: parse, refuse what a read-only share must not do, call the file system.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use fuse_abi::{
     CopyFileRangeOut, Errno, GetxattrOut, InitOut, IoctlOut, LkOut, LseekOut, S_IFLNK, StatfsOut, WriteOut,
 };
@@ -49,17 +51,23 @@ pub struct Server<F> {
     options: Options,
     session: Session,
     turns: Turns,
+    mistakes: AtomicU64,
 }
 
 impl<F: FileSystem> Server<F> {
     /// Serves `fs`.
     pub fn new(fs: F, options: Options) -> Self {
-        Self { fs, options, session: Session::default(), turns: Turns::default() }
+        Self { fs, options, session: Session::default(), turns: Turns::default(), mistakes: AtomicU64::new(0) }
     }
 
     /// What is served.
     pub const fn file_system(&self) -> &F {
         &self.fs
+    }
+
+    /// How many requests ended in a panic of the file system's or of this crate.
+    pub fn mistakes(&self) -> u64 {
+        self.mistakes.load(Ordering::Relaxed)
     }
 
     /// What the session in force agreed on.
@@ -106,7 +114,7 @@ impl<F: FileSystem> Server<F> {
         let call = Call { agreed: self.session.agreement(), message, payload, may_block };
         if message.operation.is_some_and(|operation| !operation.has_reply()) {
             let heard = || self.request(&call).map(|request| self.hear(request, NodeId(message.header.nodeid)));
-            return match contained(heard).unwrap_or(Err(Errno::EIO)) {
+            return match self.contained(heard).unwrap_or(Err(Errno::EIO)) {
                 Ok(()) => Served::Silent,
                 Err(errno) => Served::Dropped(Dropped::Refused(errno)),
             };
@@ -115,13 +123,22 @@ impl<F: FileSystem> Server<F> {
         let Some(mut reply) = Reply::new(reply, message.header.unique, minor) else {
             return Served::Dropped(Dropped::NoRoom);
         };
-        match contained(|| self.answer(&call, &mut reply)).unwrap_or(Err(Failure::Errno(Errno::EIO))) {
+        match self.contained(|| self.answer(&call, &mut reply)).unwrap_or(Err(Failure::Errno(Errno::EIO))) {
             Ok(()) => reply.finish(Ok(())),
             Err(Failure::Errno(errno)) => reply.finish(Err(errno)),
             Err(Failure::WouldBlock) if !may_block => Served::WouldBlock,
             // A file system that has leave to wait and does not: nothing can be done for the request.
             Err(Failure::WouldBlock) => reply.finish(Err(Errno::EIO)),
         }
+    }
+
+    /// Does a request's work. A panic in it ends this request, and not the thread that serves all others of its queue.
+    fn contained<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        if done.is_err() {
+            self.mistakes.fetch_add(1, Ordering::Relaxed);
+        }
+        done.ok()
     }
 
     /// The request, if it may be made now.
@@ -293,12 +310,6 @@ struct Call<'r> {
     message: Message<'r>,
     payload: Payload<'r>,
     may_block: bool,
-}
-
-/// Does a request's work. A panic in it, which is a mistake of the file system's, ends this request and not the thread that
-/// serves all others of its queue.
-fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
 }
 
 fn listing<'b, 'r>(args: &Listing, reply: &'b mut Reply<'r>) -> Result<(ReadDirArgs, &'b mut Body<'r>)> {

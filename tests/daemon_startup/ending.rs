@@ -11,6 +11,7 @@ cases! {
     Nothing:
         a_signal_that_asks_for_an_end_is_a_success_and_leaves_nothing,
         a_failure_of_the_server_is_told_and_ends_with_1,
+        a_mistake_of_the_servers_own_is_told_in_one_line,
         a_wrong_option_ends_with_2,
         help_goes_to_standard_output_and_ends_with_0;
     Root:
@@ -54,6 +55,20 @@ fn a_failure_of_the_server_is_told_and_ends_with_1() {
         let (status, told) = daemon.wait();
         assert_eq!(status.code(), Some(1), "{sandbox}");
         assert_eq!(told.lines().filter(|line| *line == "ferryfs: asked to fail").count(), 1, "{sandbox}: {told}");
+        assert!(!place.socket().exists() && !place.pid_file().exists(), "{sandbox}");
+    }
+}
+
+fn a_mistake_of_the_servers_own_is_told_in_one_line() {
+    for sandbox in sandboxes() {
+        let place = Place::new();
+        let mut daemon = place.start(sandbox);
+        assert_eq!(daemon.ask("make a mistake"), "");
+        let (status, told) = daemon.wait();
+        assert_eq!(status.code(), Some(101), "{sandbox}: {told}");
+        let lines: Vec<_> = told.lines().filter(|line| line.contains("does not know")).collect();
+        assert!(lines.len() == 1 && lines[0].contains("mistake of ferryfs's own"), "{sandbox}: {told}");
+        assert!(!told.contains("panicked at") && !told.contains("backtrace"), "{sandbox}: {told}");
         assert!(!place.socket().exists() && !place.pid_file().exists(), "{sandbox}");
     }
 }

@@ -1,9 +1,9 @@
 //! Listings: what was acknowledged shows, what is listed is referenced exactly once, and what vanished harms nobody.
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashSet, fs, time::Duration};
 
-use ferryfs::directory::StreamKind;
-use fuse_abi::{EntryOut, dirent_size, direntplus_size};
+use ferryfs::{coherence::policy::CacheMode, directory::StreamKind};
+use fuse_abi::{EntryOut, OpenOutFlags, dirent_size, direntplus_size};
 
 use crate::support::{Client, Entry, Errno, ROOT, Result, Share, Stop, disk_directory, memory_directory};
 
@@ -11,10 +11,14 @@ const STREAMS: [StreamKind; 2] = [StreamKind::Getdents, StreamKind::Snapshot];
 
 /// A share of each kind of stream on each kind of file system.
 fn by_every_stream(test: impl Fn(&str, Share)) {
+    by_every_stream_in(CacheMode::default(), test);
+}
+
+fn by_every_stream_in(cache: CacheMode, test: impl Fn(&str, Share)) {
     for kind in STREAMS {
         for directory in [Some(disk_directory()), memory_directory()].into_iter().flatten() {
             let what = format!("{kind:?} on {}", directory.path().display());
-            test(&what, Share::of(directory, |config| config.dir_stream = Some(kind)));
+            test(&what, Share::of(directory, |config| (config.dir_stream, config.cache) = (Some(kind), cache)));
         }
     }
 }
@@ -291,4 +295,39 @@ fn a_directory_serves_fsync_and_refuses_what_is_for_files() {
     client.create(dir, "file", libc::O_RDWR, 0o600).unwrap();
     assert_eq!(client.rmdir(ROOT, "dir").unwrap_err(), Errno::ENOTEMPTY);
     assert_eq!(client.rmdir(dir, "file").unwrap_err(), Errno::ENOTDIR);
+}
+
+#[test]
+fn a_coherent_guest_keeps_the_listing_of_a_directory_from_the_first_time_it_was_read() {
+    by_every_stream_in(CacheMode::Coherent, |stream, share| {
+        fs::create_dir(share.host("dir")).unwrap();
+        fs::write(share.host("dir/file"), "").unwrap();
+        settle(&share.host("dir"));
+        let client = share.client();
+        let node = client.walk("dir").unwrap();
+        // Whether the guest may keep what it has, and what it would read otherwise.
+        let list = || {
+            let open = client.opendir(node).unwrap();
+            let names = client.names(node, open.fh).unwrap();
+            client.releasedir(node, open.fh).unwrap();
+            (open.open_flags & OpenOutFlags::KEEP_CACHE.bits() != 0, names)
+        };
+        let one = vec!["file".to_owned()];
+        assert_eq!([(); 3].map(|()| list()), [(false, one.clone()), (true, one.clone()), (true, one)], "{stream}");
+        fs::write(share.host("dir/more"), "").unwrap();
+        settle(&share.host("dir"));
+        let two = vec!["file".to_owned(), "more".to_owned()];
+        assert_eq!([(); 2].map(|()| list()), [(false, two.clone()), (true, two)], "{stream}: the host changed it");
+        client.mknod(node, "own", libc::S_IFREG | 0o600, 0).unwrap();
+        settle(&share.host("dir"));
+        assert_eq!([(); 2].map(|()| list().0), [false, true], "{stream}: the guest changed it");
+    });
+}
+
+/// Waits until the time of the last change proves something.
+fn settle(path: &std::path::Path) {
+    let changed = fs::metadata(path).unwrap().modified().unwrap();
+    while changed.elapsed().is_ok_and(|age| age < Duration::from_millis(50)) || changed.elapsed().is_err() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

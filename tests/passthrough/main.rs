@@ -14,3 +14,4 @@ mod names;
 mod news;
 mod options;
 mod special;
+mod unasked;

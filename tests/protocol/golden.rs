@@ -142,7 +142,7 @@ pub const GOLDEN: &[Golden] = &[
     row(
         Write,
         concat!(fh!(), "0010000000000000 05000000 05000000 0000000000000000 00000000 00000000 'hello'"),
-        "write 42 WriteArgs { handle: HandleId(119), offset: 4096, from_cache: true, kill_suidgid: true } hello",
+        "write 42 WriteArgs { handle: HandleId(119), offset: 4096, from_cache: true, kill_suidgid: true, flags: OpenFlags { access: Read, options: Options(0x0) } } hello",
         "05000000 00000000",
     ),
     row(

@@ -93,6 +93,7 @@ pub fn send_cut<F: FileSystem>(
     let mut reply_parts = cut(&vec![UNTOUCHED; room], cuts);
     let reply_segments: Vec<_> = reply_parts.iter_mut().map(|p| VolatileSlice::from(p.as_mut_slice())).collect();
     let served = server.serve(head, Payload::new(&request_segments, head_len), &reply_segments, may_block);
+    assert_eq!(server.mistakes(), 0, "a panic was answered as an error");
     let memory = reply_parts.concat();
     match served {
         Served::Reply(used) => {

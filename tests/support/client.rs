@@ -297,6 +297,13 @@ impl Client {
             .map(|bytes| decode::<WriteOut>(&bytes).size)
     }
 
+    /// Through a guest's descriptor that was opened so, where there are no handles.
+    pub fn write_opened(&self, node: u64, flags: i32, offset: u64, data: &[u8]) -> Result<u32> {
+        let write = WriteIn { offset, size: data.len() as u32, flags: flags as u32, ..WriteIn::default() };
+        let message = Message::new(self.header(Opcode::Write, node), write.as_bytes(), data, STRUCT);
+        result(self.send(message)).map(|bytes| decode::<WriteOut>(&bytes).size)
+    }
+
     pub fn write_message(&self, node: u64, handle: u64, offset: u64, data: &[u8], flags: WriteFlags) -> Message {
         let write =
             WriteIn { fh: handle, offset, size: data.len() as u32, write_flags: flags.bits(), ..WriteIn::default() };

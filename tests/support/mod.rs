@@ -18,6 +18,7 @@ use std::{
 
 pub use client::{Client, Entry};
 use ferryfs::{
+    coherence::policy::CacheMode,
     host::{FileHandle, SelfFds},
     passthrough::{
         Passthrough,
@@ -53,7 +54,9 @@ pub const OFFER: InitFlags = InitFlags::from_bits_retain(
         | InitFlags::SECURITY_CTX.bits()
         | InitFlags::CREATE_SUPP_GROUP.bits()
         | InitFlags::DIRECT_IO_ALLOW_MMAP.bits()
-        | InitFlags::ALLOW_IDMAP.bits(),
+        | InitFlags::ALLOW_IDMAP.bits()
+        | InitFlags::NO_OPEN_SUPPORT.bits()
+        | InitFlags::NO_OPENDIR_SUPPORT.bits(),
 );
 
 /// A directory that is shared, and its server.
@@ -184,6 +187,11 @@ pub fn needs_root() -> bool {
 pub fn open_file(client: &Client, name: &str) -> (u64, u64) {
     let (entry, open) = client.create(ROOT, name, libc::O_RDWR, 0o644).unwrap();
     (entry.nodeid, open.fh)
+}
+
+/// Lets the guest open without asking.
+pub fn unasked(config: &mut Config) {
+    (config.cache, config.no_open) = (CacheMode::Always, true);
 }
 
 /// Keeps every inode by file handle.

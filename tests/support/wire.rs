@@ -69,6 +69,7 @@ impl Message {
         turn.begin();
         let served = server.serve(&self.head, Payload::new(&payload, 0), &segments, self.may_block);
         drop(turn);
+        assert_eq!(server.mistakes(), 0, "a panic was answered as an error");
         let len = match served {
             Served::Reply(len) => len as usize,
             Served::WouldBlock => return Answer::WouldBlock,

@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use super::{
     super::{Entry, Generation},
     budget::{Budget, Share},
+    names,
 };
 use crate::host::{DirectoryState, HostStamp};
 
@@ -29,6 +30,15 @@ struct Record {
 }
 
 const RECORD: usize = size_of::<Record>();
+
+/// Where the cookies of a snapshot come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbering {
+    /// Counted, after those of the snapshot before.
+    InOrder,
+    /// From each entry's name.
+    ByName,
+}
 
 /// What was known of the directory before the first entry was read.
 #[derive(Clone, Copy, Debug)]
@@ -178,10 +188,30 @@ impl Listing {
             next_cookie += 1;
         }
         self.records.sort_unstable_by_key(|record| record.cookie);
+        Ok(self.packed(stamp, next_cookie, failed))
+    }
+
+    /// Numbers the entries by their names.
+    pub(super) fn finish_by_name(mut self, stamp: Stamp) -> Snapshot {
+        for record in &mut self.records {
+            record.cookie = names::cookie(name_of(&self.names, record));
+        }
+        self.records.sort_unstable_by(|a, b| {
+            a.cookie.cmp(&b.cookie).then_with(|| name_of(&self.names, a).cmp(name_of(&self.names, b)))
+        });
+        let mut least = 1;
+        for record in &mut self.records {
+            record.cookie = record.cookie.max(least);
+            least = record.cookie + 1;
+        }
+        self.packed(stamp, least, None)
+    }
+
+    fn packed(mut self, stamp: Stamp, next_cookie: u64, failed: Option<Errno>) -> Snapshot {
         self.records.shrink_to_fit();
         self.names.shrink_to_fit();
         let Self { records, names, mut share, .. } = self;
         share.shrink_to(records.len() * RECORD + names.len());
-        Ok(Snapshot { stamp, records, names, next_cookie, failed, _share: share })
+        Snapshot { stamp, records, names, next_cookie, failed, _share: share }
     }
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use fuse_abi::Errno;
 
 use super::{
-    fixture::{Fixture, Place, read, read_to_end},
+    fixture::{Fixture, How, Place, read, read_to_end},
     injected::{Call, Injected, Plan, open, set},
 };
 use crate::directory::{
-    DirStream, StreamKind,
+    DirStream,
     getdents::{BLOCK, Getdents},
 };
 
 fn fixture(count: usize) -> Fixture {
-    Fixture::with_names(StreamKind::Getdents, Place::Tmpfs, count)
+    Fixture::with_names(How::Getdents, Place::Tmpfs, count)
 }
 
 #[test]

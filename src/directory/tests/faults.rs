@@ -5,12 +5,13 @@ use std::sync::Arc;
 use fuse_abi::Errno;
 
 use super::{
-    fixture::{Fixture, Place, Seen, distinct, names, read, read_to_end, suite},
+    fixture::{Fixture, How, Place, Seen, distinct, names, read, read_to_end, suite},
     injected::{Plan, open, set},
 };
-use crate::directory::{DirStream, StreamKind};
+use crate::directory::DirStream;
 
 suite! {
+    ;
     an_error_in_mid_read_comes_after_the_entries_before_it,
     an_error_at_the_first_entry_is_told_at_once,
     a_rewind_that_cannot_seek_is_an_error_and_no_stale_listing,
@@ -31,10 +32,10 @@ fn read_until_error(stream: &dyn DirStream, cookie: u64, room: usize) -> (Vec<Se
     }
 }
 
-fn an_error_in_mid_read_comes_after_the_entries_before_it(kind: StreamKind, place: Place) {
+fn an_error_in_mid_read_comes_after_the_entries_before_it(how: How, place: Place) {
     // The error in the first block, and after some blocks.
     for (count, bad) in [(20, 12), (2_500, 1_900)] {
-        let fixture = Fixture::with_names(kind, place, count);
+        let fixture = Fixture::with_names(how, place, count);
         let whole = read_to_end(&*fixture.open(), 0, 100).unwrap();
         for room in [3, 1_000, 10_000] {
             let plan = Arc::new(Plan::default());
@@ -51,8 +52,8 @@ fn an_error_in_mid_read_comes_after_the_entries_before_it(kind: StreamKind, plac
     }
 }
 
-fn an_error_at_the_first_entry_is_told_at_once(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 5);
+fn an_error_at_the_first_entry_is_told_at_once(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 5);
     let first = read(&*fixture.open(), 0, 1).unwrap().remove(0).name;
     let plan = Arc::new(Plan::default());
     let stream = open(&fixture, &plan);
@@ -65,8 +66,8 @@ fn an_error_at_the_first_entry_is_told_at_once(kind: StreamKind, place: Place) {
     assert_eq!(distinct(&read_to_end(&*stream, 0, 3).unwrap()), fixture.names());
 }
 
-fn a_rewind_that_cannot_seek_is_an_error_and_no_stale_listing(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 5);
+fn a_rewind_that_cannot_seek_is_an_error_and_no_stale_listing(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 5);
     let plan = Arc::new(Plan::default());
     let stream = open(&fixture, &plan);
     read(&*stream, 0, 3).unwrap();
@@ -80,8 +81,8 @@ fn a_rewind_that_cannot_seek_is_an_error_and_no_stale_listing(kind: StreamKind, 
 
 /// overlayfs once read the version of a directory after its entries, and so published an old listing as the new one.
 /// Here the generation must be taken first: a change between the two readings belongs to the next listing.
-fn a_change_after_the_entries_were_read_is_not_taken_for_read(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 5);
+fn a_change_after_the_entries_were_read_is_not_taken_for_read(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 5);
     let plan = Arc::new(Plan::default());
     let stream = open(&fixture, &plan);
     set(&plan.after_block, Some(Box::new(|| fixture.create("missed"))));
@@ -91,8 +92,8 @@ fn a_change_after_the_entries_were_read_is_not_taken_for_read(kind: StreamKind, 
     assert_eq!(distinct(&read_to_end(&*stream, 0, 3).unwrap()), fixture.names());
 }
 
-fn a_change_before_the_entries_are_read_shows_and_counts_as_news(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 5);
+fn a_change_before_the_entries_are_read_shows_and_counts_as_news(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 5);
     let plan = Arc::new(Plan::default());
     let stream = open(&fixture, &plan);
     set(&plan.before_block, Some(Box::new(|| fixture.create("early"))));

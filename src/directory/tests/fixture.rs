@@ -5,13 +5,17 @@ use std::{
     fs::{self, File},
     ops::ControlFlow,
     os::fd::OwnedFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use fuse_abi::Errno;
 
-use crate::directory::{DirStream, Directory, Entry, StreamKind, open};
+use crate::directory::{DirStream, Directory, Entry, Generation, StreamKind, open, open_for_all};
 
 /// Where the directories of a test lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +37,67 @@ impl Place {
     }
 }
 
+/// What reads a directory under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    Getdents,
+    Snapshot,
+    /// One for all users, and made anew now and then.
+    GetdentsForAll,
+    SnapshotForAll,
+}
+
+impl How {
+    pub const fn kind(self) -> StreamKind {
+        match self {
+            Self::Getdents | Self::GetdentsForAll => StreamKind::Getdents,
+            Self::Snapshot | Self::SnapshotForAll => StreamKind::Snapshot,
+        }
+    }
+}
+
+/// A stream that nobody opens: every third read gets a new one, as if the old one had been closed for lack of room.
+struct ForAll {
+    kind: StreamKind,
+    directory: Arc<Directory>,
+    opened: OwnedFd,
+    reads: AtomicUsize,
+    current: Mutex<Option<Arc<dyn DirStream>>>,
+}
+
+impl ForAll {
+    fn stream(&self) -> Arc<dyn DirStream> {
+        let mut current = self.current.lock().unwrap();
+        if self.reads.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
+            *current = None;
+        }
+        let made = current.get_or_insert_with(|| {
+            let before = self.directory.generation().read();
+            // By its descriptor: its name may be gone.
+            let again = File::open(format!("/proc/self/fd/{}", self.opened.as_raw_fd())).unwrap();
+            open_for_all(self.kind, again.into(), Arc::clone(&self.directory), before).into()
+        });
+        Arc::clone(made)
+    }
+}
+
+impl DirStream for ForAll {
+    fn read(&self, cookie: u64, emit: &mut dyn FnMut(&Entry<'_>) -> ControlFlow<()>) -> Result<(), Errno> {
+        self.stream().read(cookie, emit)
+    }
+
+    fn started_with(&self) -> Option<Generation> {
+        None
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.opened.as_fd()
+    }
+}
+
 /// A directory under test, and beside it another for what comes and goes.
 pub struct Fixture {
-    pub kind: StreamKind,
+    pub how: How,
     pub directory: Arc<Directory>,
     elsewhere: PathBuf,
     path: PathBuf,
@@ -52,16 +114,16 @@ pub struct Seen {
 }
 
 impl Fixture {
-    pub fn new(kind: StreamKind, place: Place) -> Self {
+    pub fn new(how: How, place: Place) -> Self {
         let folder = place.folder();
         let [path, elsewhere] = ["directory", "elsewhere"].map(|name| folder.path().join(name));
         fs::create_dir(&path).unwrap();
         fs::create_dir(&elsewhere).unwrap();
-        Self { kind, directory: Arc::new(Directory::new()), elsewhere, path, _folder: folder }
+        Self { how, directory: Arc::new(Directory::new()), elsewhere, path, _folder: folder }
     }
 
-    pub fn with_names(kind: StreamKind, place: Place, count: usize) -> Self {
-        let fixture = Self::new(kind, place);
+    pub fn with_names(how: How, place: Place, count: usize) -> Self {
+        let fixture = Self::new(how, place);
         fixture.create_many("name", count);
         fixture
     }
@@ -101,8 +163,13 @@ impl Fixture {
     }
 
     pub fn open(&self) -> Box<dyn DirStream> {
-        let before = self.directory.generation().read();
-        open(self.kind, self.descriptor(), Arc::clone(&self.directory), before)
+        let (kind, directory) = (self.how.kind(), Arc::clone(&self.directory));
+        if matches!(self.how, How::Getdents | How::Snapshot) {
+            let before = directory.generation().read();
+            return open(kind, self.descriptor(), directory, before);
+        }
+        let (opened, reads, current) = (self.descriptor(), AtomicUsize::new(0), Mutex::default());
+        Box::new(ForAll { kind, directory, opened, reads, current })
     }
 
     /// What is in the directory, dots included, as the standard library says.
@@ -152,18 +219,25 @@ pub fn distinct(entries: &[Seen]) -> BTreeSet<String> {
     set
 }
 
-/// Makes of each function over a fixture a test for each stream on each file system.
+/// Makes of each function over a fixture a test for each stream on each file system: those after the semicolon for
+/// streams that somebody opened.
 macro_rules! suite {
-    ($($name:ident),* $(,)?) => {
-        $crate::directory::tests::fixture::suite! { @ getdents_on_tmpfs Getdents Tmpfs $($name)* }
-        $crate::directory::tests::fixture::suite! { @ getdents_on_disk Getdents Disk $($name)* }
-        $crate::directory::tests::fixture::suite! { @ snapshot_on_tmpfs Snapshot Tmpfs $($name)* }
-        $crate::directory::tests::fixture::suite! { @ snapshot_on_disk Snapshot Disk $($name)* }
+    ($($name:ident),+ ; $($opened:ident),* $(,)?) => {
+        $crate::directory::tests::fixture::suite! { ; $($name,)* $($opened),* }
+        $crate::directory::tests::fixture::suite! { @ getdents_for_all_on_disk GetdentsForAll Disk $($name)* }
+        $crate::directory::tests::fixture::suite! { @ snapshot_for_all_on_tmpfs SnapshotForAll Tmpfs $($name)* }
+        $crate::directory::tests::fixture::suite! { @ snapshot_for_all_on_disk SnapshotForAll Disk $($name)* }
     };
-    (@ $module:ident $kind:ident $place:ident $($name:ident)*) => {
+    (; $($opened:ident),* $(,)?) => {
+        $crate::directory::tests::fixture::suite! { @ getdents_on_tmpfs Getdents Tmpfs $($opened)* }
+        $crate::directory::tests::fixture::suite! { @ getdents_on_disk Getdents Disk $($opened)* }
+        $crate::directory::tests::fixture::suite! { @ snapshot_on_tmpfs Snapshot Tmpfs $($opened)* }
+        $crate::directory::tests::fixture::suite! { @ snapshot_on_disk Snapshot Disk $($opened)* }
+    };
+    (@ $module:ident $how:ident $place:ident $($name:ident)*) => {
         mod $module {
-            use $crate::directory::{StreamKind, tests::fixture::Place};
-            $(#[test] fn $name() { super::$name(StreamKind::$kind, Place::$place); })*
+            use $crate::directory::tests::fixture::{How, Place};
+            $(#[test] fn $name() { super::$name(How::$how, Place::$place); })*
         }
     };
 }

@@ -1,4 +1,4 @@
-//! Every guarantee of the module, by name, for both streams.
+//! Every guarantee of the module, by name, for both streams, opened or not.
 
 use std::{
     collections::BTreeSet,
@@ -9,8 +9,7 @@ use std::{
 
 use fuse_abi::Errno;
 
-use super::fixture::{Fixture, Place, Seen, distinct, names, read, read_to_end, suite};
-use crate::directory::StreamKind;
+use super::fixture::{Fixture, How, Place, Seen, distinct, names, read, read_to_end, suite};
 
 suite! {
     a_listing_has_every_name_once_and_the_dots,
@@ -32,12 +31,12 @@ suite! {
     an_offset_never_handed_out_gets_an_answer,
     two_users_of_one_handle_do_not_disturb_each_other,
     threads_may_read_one_handle_at_once,
+    an_unchanged_directory_lists_the_same_cookies_again;
     started_with_is_older_than_any_change_made_after_the_scan_began,
-    an_unchanged_directory_lists_the_same_cookies_again,
 }
 
-fn a_listing_has_every_name_once_and_the_dots(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 900);
+fn a_listing_has_every_name_once_and_the_dots(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 900);
     // More than a block of them, in replies from one entry to more than a block.
     for room in [1, 2, 7, 100, 899, 5_000] {
         let all = read_to_end(&*fixture.open(), 0, room).unwrap();
@@ -45,20 +44,20 @@ fn a_listing_has_every_name_once_and_the_dots(kind: StreamKind, place: Place) {
     }
 }
 
-fn an_empty_directory_lists_its_dots_and_ends(kind: StreamKind, place: Place) {
-    let stream = Fixture::new(kind, place).open();
+fn an_empty_directory_lists_its_dots_and_ends(how: How, place: Place) {
+    let stream = Fixture::new(how, place).open();
     assert_eq!(stream.started_with(), None);
     // The fixture is gone by now, and with it the directory.
     assert_eq!(read(&*stream, 0, 9), Err(Errno::ENOENT));
 
-    let fixture = Fixture::new(kind, place);
+    let fixture = Fixture::new(how, place);
     let all = read_to_end(&*fixture.open(), 0, 10).unwrap();
     assert_eq!(distinct(&all), BTreeSet::from([".".to_owned(), "..".to_owned()]));
 }
 
-fn types_and_inode_numbers_are_the_hosts(kind: StreamKind, place: Place) {
+fn types_and_inode_numbers_are_the_hosts(how: How, place: Place) {
     use std::os::unix::fs::MetadataExt;
-    let fixture = Fixture::new(kind, place);
+    let fixture = Fixture::new(how, place);
     fixture.create("file");
     fs::create_dir(fixture.path("folder")).unwrap();
     symlink("nowhere", fixture.path("symlink")).unwrap();
@@ -70,9 +69,9 @@ fn types_and_inode_numbers_are_the_hosts(kind: StreamKind, place: Place) {
     }
 }
 
-fn odd_names_come_as_they_are(kind: StreamKind, place: Place) {
+fn odd_names_come_as_they_are(how: How, place: Place) {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
-    let fixture = Fixture::new(kind, place);
+    let fixture = Fixture::new(how, place);
     let longest = [b'x'; 255];
     let odd: [&[u8]; 5] = [&longest, b"\xff\xfe", b"a\nb", b" ", b"..."];
     for name in odd {
@@ -90,8 +89,8 @@ fn odd_names_come_as_they_are(kind: StreamKind, place: Place) {
     assert_eq!(found.len(), odd.len() + 2);
 }
 
-fn ten_names_seven_read_three_created_gives_no_duplicate(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 10);
+fn ten_names_seven_read_three_created_gives_no_duplicate(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 10);
     let stream = fixture.open();
     let mut all = read(&*stream, 0, 7).unwrap();
     assert_eq!(all.len(), 7);
@@ -101,8 +100,8 @@ fn ten_names_seven_read_three_created_gives_no_duplicate(kind: StreamKind, place
     assert!((0..10).all(|number| all.contains(&format!("name{number:03}"))));
 }
 
-fn a_refused_entry_comes_first_at_the_next_read(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 50);
+fn a_refused_entry_comes_first_at_the_next_read(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 50);
     let whole = read_to_end(&*fixture.open(), 0, 100).unwrap();
     let stream = fixture.open();
     // Replies without room for a single entry leave the position alone, wherever they come.
@@ -124,8 +123,8 @@ fn goes_on_after(stream: &dyn crate::directory::DirStream, whole: &[Seen], index
     assert!(expected.starts_with(&got) && got.is_empty() == expected.is_empty(), "after {:?}", whole[index]);
 }
 
-fn a_cookie_goes_on_right_after_its_entry_in_any_order(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 900);
+fn a_cookie_goes_on_right_after_its_entry_in_any_order(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 900);
     let stream = fixture.open();
     let whole = read_to_end(&*stream, 0, 13).unwrap();
     for index in (0..whole.len()).rev() {
@@ -138,8 +137,8 @@ fn a_cookie_goes_on_right_after_its_entry_in_any_order(kind: StreamKind, place: 
     }
 }
 
-fn cookies_stay_good_after_the_end(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 40);
+fn cookies_stay_good_after_the_end(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 40);
     let stream = fixture.open();
     let whole = read_to_end(&*stream, 0, 9).unwrap();
     let last = whole.last().unwrap().next;
@@ -155,15 +154,15 @@ fn cookies_stay_good_after_the_end(kind: StreamKind, place: Place) {
     assert!(expected.intersection(&fixture.names()).all(|name| found.contains(name)));
 }
 
-fn cookies_fit_the_guests_signed_offset(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 100);
+fn cookies_fit_the_guests_signed_offset(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 100);
     for entry in read_to_end(&*fixture.open(), 0, 9).unwrap() {
         assert!(entry.next > 0 && i64::try_from(entry.next).is_ok(), "{entry:?}");
     }
 }
 
-fn an_entry_that_exists_throughout_comes_once_while_others_come_and_go(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 30);
+fn an_entry_that_exists_throughout_comes_once_while_others_come_and_go(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 30);
     fixture.create_many("old", 30);
     let stream = fixture.open();
     let (mut all, mut cookie) = (Vec::new(), 0);
@@ -185,8 +184,8 @@ fn an_entry_that_exists_throughout_comes_once_while_others_come_and_go(kind: Str
 }
 
 /// In a directory that fits a block: beyond that `getdents` is as good as the host, which tmpfs is not here.
-fn a_name_replaced_by_rename_comes_once(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 20);
+fn a_name_replaced_by_rename_comes_once(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 20);
     let stream = fixture.open();
     let (mut all, mut cookie) = (Vec::new(), 0);
     for turn in 0..20 {
@@ -202,15 +201,15 @@ fn a_name_replaced_by_rename_comes_once(kind: StreamKind, place: Place) {
     assert_eq!(distinct(&all), fixture.names());
 }
 
-fn offset_zero_shows_what_was_acknowledged_between_open_and_the_first_read(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 3);
+fn offset_zero_shows_what_was_acknowledged_between_open_and_the_first_read(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 3);
     let stream = fixture.open();
     fixture.create("late");
     fixture.unlink("name001");
     assert_eq!(distinct(&read_to_end(&*stream, 0, 2).unwrap()), fixture.names());
 }
 
-fn a_rewound_directory_shows_each_kind_of_change(kind: StreamKind, place: Place) {
+fn a_rewound_directory_shows_each_kind_of_change(how: How, place: Place) {
     type Change = fn(&Fixture);
     let changes: [(&str, Change); 12] = [
         ("create", |f| f.create("created")),
@@ -233,7 +232,7 @@ fn a_rewound_directory_shows_each_kind_of_change(kind: StreamKind, place: Place)
             f.rename("aside", "name007");
         }),
     ];
-    let fixture = Fixture::with_names(kind, place, 10);
+    let fixture = Fixture::with_names(how, place, 10);
     let stream = fixture.open();
     assert_eq!(distinct(&read_to_end(&*stream, 0, 4).unwrap()), fixture.names());
     for (what, change) in changes {
@@ -252,8 +251,8 @@ fn a_rewound_directory_shows_each_kind_of_change(kind: StreamKind, place: Place)
     }
 }
 
-fn a_rewound_directory_shows_a_host_change_within_the_same_tick(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 5);
+fn a_rewound_directory_shows_a_host_change_within_the_same_tick(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 5);
     let stream = fixture.open();
     // Hundreds of changes within a few ticks, none of which bumps the generation.
     for turn in 0..400 {
@@ -267,8 +266,8 @@ fn a_rewound_directory_shows_a_host_change_within_the_same_tick(kind: StreamKind
     }
 }
 
-fn a_removed_directory_is_enoent_at_every_offset(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 5);
+fn a_removed_directory_is_enoent_at_every_offset(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 5);
     let stream = fixture.open();
     let some = read(&*stream, 0, 3).unwrap();
     (0..5).for_each(|number| fixture.unlink(&format!("name{number:03}")));
@@ -279,8 +278,8 @@ fn a_removed_directory_is_enoent_at_every_offset(kind: StreamKind, place: Place)
     }
 }
 
-fn a_directory_removed_on_the_host_is_enoent_after_a_rewind(kind: StreamKind, place: Place) {
-    let fixture = Fixture::new(kind, place);
+fn a_directory_removed_on_the_host_is_enoent_after_a_rewind(how: How, place: Place) {
+    let fixture = Fixture::new(how, place);
     let stream = fixture.open();
     read_to_end(&*stream, 0, 3).unwrap();
     fs::remove_dir(fixture.path("")).unwrap();
@@ -290,8 +289,8 @@ fn a_directory_removed_on_the_host_is_enoent_after_a_rewind(kind: StreamKind, pl
     }
 }
 
-fn an_offset_never_handed_out_gets_an_answer(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 60);
+fn an_offset_never_handed_out_gets_an_answer(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 60);
     let stream = fixture.open();
     let everything = fixture.names();
     let big = [1, 2, 3, 1 << 31, 1 << 32, (1 << 62) + 7, i64::MAX as u64 - 1, i64::MAX as u64, 1 << 63, u64::MAX];
@@ -316,8 +315,8 @@ fn an_offset_never_handed_out_gets_an_answer(kind: StreamKind, place: Place) {
     }
 }
 
-fn two_users_of_one_handle_do_not_disturb_each_other(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 40);
+fn two_users_of_one_handle_do_not_disturb_each_other(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 40);
     let stream = fixture.open();
     let mut first = read(&*stream, 0, 15).unwrap();
     let stable: BTreeSet<String> = fixture.names().into_iter().filter(|name| name.as_str() < "name030").collect();
@@ -334,8 +333,8 @@ fn two_users_of_one_handle_do_not_disturb_each_other(kind: StreamKind, place: Pl
     assert!(stable.is_subset(&distinct(&first)), "the first user missed {:?}", stable.difference(&distinct(&first)));
 }
 
-fn threads_may_read_one_handle_at_once(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 500);
+fn threads_may_read_one_handle_at_once(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 500);
     let stream = fixture.open();
     let whole = read_to_end(&*stream, 0, 11).unwrap();
     std::thread::scope(|scope| {
@@ -353,8 +352,8 @@ fn threads_may_read_one_handle_at_once(kind: StreamKind, place: Place) {
     });
 }
 
-fn started_with_is_older_than_any_change_made_after_the_scan_began(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 5);
+fn started_with_is_older_than_any_change_made_after_the_scan_began(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 5);
     let stream = fixture.open();
     assert_eq!(stream.started_with(), None);
     let first = read(&*stream, 0, 2).unwrap();
@@ -368,8 +367,8 @@ fn started_with_is_older_than_any_change_made_after_the_scan_began(kind: StreamK
     assert_eq!(stream.started_with(), Some(fixture.directory.generation().read()));
 }
 
-fn an_unchanged_directory_lists_the_same_cookies_again(kind: StreamKind, place: Place) {
-    let fixture = Fixture::with_names(kind, place, 50);
+fn an_unchanged_directory_lists_the_same_cookies_again(how: How, place: Place) {
+    let fixture = Fixture::with_names(how, place, 50);
     let whole = read_to_end(&*fixture.open(), 0, 10).unwrap();
     assert_eq!(read_to_end(&*fixture.open(), 0, 3).unwrap(), whole);
 }

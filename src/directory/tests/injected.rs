@@ -150,7 +150,7 @@ impl Injected<'_> {
 pub fn open<'a>(fixture: &Fixture, plan: &Arc<Plan<'a>>) -> Box<dyn DirStream + 'a> {
     let before = fixture.directory.generation().read();
     let (source, directory) = (Injected::new(fixture, plan), Arc::clone(&fixture.directory));
-    match fixture.kind {
+    match fixture.how.kind() {
         StreamKind::Getdents => Box::new(Getdents::new(source, directory, before)),
         StreamKind::Snapshot => Box::new(snapshot::Stream::new(source, directory, &snapshot::BUDGET)),
     }

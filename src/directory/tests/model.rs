@@ -14,12 +14,12 @@ use std::{
     },
 };
 
-use super::fixture::{Fixture, Place, Seen, read, suite};
-use crate::directory::{DirStream, StreamKind};
+use super::fixture::{Fixture, How, Place, Seen, read, suite};
+use crate::directory::DirStream;
 
 suite! {
     random_schedules_keep_every_promise,
-    random_threads_keep_every_promise,
+    random_threads_keep_every_promise;
 }
 
 /// splitmix64.
@@ -73,8 +73,8 @@ struct Model {
 }
 
 impl Model {
-    fn new(kind: StreamKind, place: Place, permanent: usize) -> Self {
-        let fixture = Fixture::new(kind, place);
+    fn new(how: How, place: Place, permanent: usize) -> Self {
+        let fixture = Fixture::new(how, place);
         let model =
             Self { fixture, place, lives: Mutex::default(), clock: AtomicU64::new(1), names: AtomicUsize::new(0) };
         // ext4 gives the dots other hashes when the directory outgrows its first block.
@@ -86,7 +86,7 @@ impl Model {
 
     /// Whether the stream depends on what this file system does with its cookies.
     fn host_moves(&self, place: Place) -> bool {
-        self.fixture.kind == StreamKind::Getdents && self.place == place
+        matches!(self.fixture.how, How::Getdents | How::GetdentsForAll) && self.place == place
     }
 
     fn now(&self) -> u64 {
@@ -233,14 +233,14 @@ impl<'a> Reader<'a> {
 }
 
 /// One thread does everything in an order that the seed decides: what fails can be run again.
-fn random_schedules_keep_every_promise(kind: StreamKind, place: Place) {
+fn random_schedules_keep_every_promise(how: How, place: Place) {
     let seed = seed("schedules");
     let mut scans = 0;
     for round in 0..40 {
         let mut random = Random(seed ^ (round << 32));
         // One that stays at the far end: without it tmpfs starts over when the last entries go (see `getdents`).
         let permanent = 1 + random.below(60);
-        let model = Model::new(kind, place, permanent);
+        let model = Model::new(how, place, permanent);
         let [shared, own] = [model.fixture.open(), model.fixture.open()];
         let context = |reader: &str| format!("seed {seed}, round {round}, {reader}");
         let mut readers = [
@@ -262,9 +262,9 @@ fn random_schedules_keep_every_promise(kind: StreamKind, place: Place) {
 }
 
 /// Threads that change the directory, against threads that read it, two of them by one handle.
-fn random_threads_keep_every_promise(kind: StreamKind, place: Place) {
+fn random_threads_keep_every_promise(how: How, place: Place) {
     let seed = seed("threads");
-    let model = Model::new(kind, place, 70);
+    let model = Model::new(how, place, 70);
     let [shared, own] = [model.fixture.open(), model.fixture.open()];
     let (reading, steps) = (AtomicUsize::new(3), AtomicUsize::new(0));
     std::thread::scope(|scope| {

@@ -9,19 +9,19 @@ use std::{
 use fuse_abi::Errno;
 
 use super::{
-    fixture::{Fixture, Place, Seen, distinct, names, read, read_to_end},
+    fixture::{Fixture, How, Place, Seen, distinct, names, read, read_to_end},
     injected::{Injected, Plan, open, set},
 };
 use crate::{
     directory::{
-        Directory, StreamKind,
+        Directory,
         snapshot::{Budget, Stream},
     },
     host::{DirectoryState, HostStamp},
 };
 
 fn fixture(count: usize) -> Fixture {
-    Fixture::with_names(StreamKind::Snapshot, Place::Tmpfs, count)
+    Fixture::with_names(How::Snapshot, Place::Tmpfs, count)
 }
 
 /// Times that stand still, as if the host's clock had not ticked, looked at so many seconds later.
