@@ -53,14 +53,15 @@ impl Role {
                 Group::Identity,
                 Group::Watching,
                 Group::Looking,
+                Group::Allocating,
                 Group::Control,
                 Group::Ending,
             ],
             // A directory is watched before it is looked into.
             Self::Worker => &[Group::Base, Group::Events, Group::Files, Group::Identity, Group::Watching],
             Self::Pool => &[Group::Base, Group::Events, Group::Files, Group::Identity],
-            Self::Watcher => &[Group::Base, Group::Events],
-            Self::Notifier => &[Group::Base, Group::Events, Group::Looking],
+            Self::Watcher => &[Group::Base, Group::Events, Group::Allocating],
+            Self::Notifier => &[Group::Base, Group::Events, Group::Looking, Group::Allocating],
             Self::Signals => &[Group::Base, Group::Ending],
             Self::Warden => &[Group::Base, Group::Ending, Group::Waiting],
         }

@@ -17,6 +17,8 @@ pub enum Group {
     Watching,
     /// Looking at a shared file without opening it.
     Looking,
+    /// What the C library asks before it gives a thread memory of its own: how many cores there are.
+    Allocating,
     /// Talking to the front end, mapping its memory, creating threads.
     Control,
     /// Taking the socket away at the end.
@@ -103,6 +105,7 @@ pub const GROUPS: &[(Group, &[(c_long, Arguments)])] = &[
     (Group::Identity, IDENTITY),
     (Group::Watching, WATCHING),
     (Group::Looking, LOOKING),
+    (Group::Allocating, ALLOCATING),
     (Group::Control, CONTROL),
     (Group::Ending, ENDING),
     (Group::Waiting, WAITING),
@@ -229,6 +232,9 @@ const IDENTITY: &[(c_long, Arguments)] = &[
 ];
 
 const WATCHING: &[(c_long, Arguments)] = &[(libc::SYS_inotify_add_watch, Any), (libc::SYS_inotify_rm_watch, Any)];
+
+const ALLOCATING: &[(c_long, Arguments)] =
+    &[(libc::SYS_openat, Bits(2, (libc::O_ACCMODE | libc::O_CREAT) as u64, libc::O_RDONLY as u64))];
 
 const LOOKING: &[(c_long, Arguments)] =
     &[(libc::SYS_name_to_handle_at, Any), (libc::SYS_open_by_handle_at, Any), (libc::SYS_statx, Any)];

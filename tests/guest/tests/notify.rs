@@ -202,13 +202,13 @@ fn a_burst_of_changes_leaves_nothing_stale() {
     assert_eq!(lengths(share.mountpoint()), lengths(share.source()));
     // More names at once than the list holds: made and removed again before anybody looks, most of them.
     for round in 1.. {
-        for (dir, name) in dirs.iter().flat_map(|dir| (0..2500).map(move |file| (dir, format!("burst-{file}")))) {
+        for (dir, name) in dirs.iter().flat_map(|dir| (0..1500).map(move |file| (dir, format!("burst-{file}")))) {
             fs::write(share.source().join(dir).join(name), "").unwrap();
         }
         for (dir, file) in dirs.iter().flat_map(|dir| (0..50).map(move |file| (dir, format!("{file}")))) {
             fs::write(share.source().join(dir).join(file), "x".repeat(round)).unwrap();
         }
-        for (dir, name) in dirs.iter().flat_map(|dir| (0..2500).map(move |file| (dir, format!("burst-{file}")))) {
+        for (dir, name) in dirs.iter().flat_map(|dir| (0..1500).map(move |file| (dir, format!("burst-{file}")))) {
             fs::remove_file(share.source().join(dir).join(name)).unwrap();
         }
         if share.log().contains("all is looked at again") || round == 5 {
