@@ -313,9 +313,8 @@ impl InodeTable {
     }
 
     /// The inode that was last found under this name.
-    pub(super) fn expected(&self, hint: NameHint) -> Option<Arc<Inode>> {
-        let node = self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0)?.1;
-        self.get(node).ok()
+    pub(super) fn expected_inode(&self, hint: NameHint) -> Option<Arc<Inode>> {
+        self.get(self.expected(hint)?).ok()
     }
 
     /// Takes note that `inode` was found under this name. Gives back which inode was expected there before.
