@@ -1,6 +1,6 @@
 //! What the command line says of the file system, as the file system takes it.
 
-use super::{error::Error, limits::DescriptorBudget, options::FileSystemOptions};
+use super::{error::Error, limits::DescriptorBudget, options::FileSystemOptions, values::CacheMode};
 use crate::passthrough::{
     config::{Config, Negotiation},
     idmap::IdMap,
@@ -15,6 +15,9 @@ impl FileSystemOptions {
             return Err(Error::usage(
                 "--translate-uid and --translate-gid would break POSIX ACLs: leave out --posix-acl",
             ));
+        }
+        if self.notify && self.cache != CacheMode::Coherent {
+            return Err(Error::usage("--notify tells a guest what it believes wrongly: add --cache=coherent"));
         }
         self.config(DescriptorBudget::none(), false).map(drop)
     }
@@ -48,6 +51,8 @@ impl FileSystemOptions {
             cache: self.cache,
             entry_timeout: self.entry_timeout,
             attr_timeout: self.attr_timeout,
+            negative_timeout: self.negative_timeout.unwrap_or_default(),
+            notify: self.notify,
             no_open: self.no_open,
             dir_stream: self.dir_stream,
             announce_submounts: self.announces_submounts(),

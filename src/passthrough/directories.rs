@@ -38,6 +38,7 @@ impl Passthrough {
         }
         let permit = self.directories.permit()?;
         let granted = self.judge_opendir(cx, &inode)?;
+        self.follow(&inode);
         let shared = Arc::clone(inode.directory());
         let before = shared.generation().read();
         let fd = self.freely(cx, || self.open_inode(&inode, OpenMode::RDONLY | OpenMode::DIRECTORY))?;

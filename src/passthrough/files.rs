@@ -350,7 +350,7 @@ impl OpenFile {
     fn changed(&self) {
         if self.inode.known.is_some() {
             self.dirty.store(true, Ordering::Relaxed);
-            self.inode.changed_content();
+            self.inode.written_to();
         }
     }
 

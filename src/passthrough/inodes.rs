@@ -5,7 +5,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -41,7 +41,14 @@ pub(super) struct Inode {
     pub(super) known: Option<Box<Mutex<Known>>>,
     /// How many handles of it the guest has open, where that matters.
     pub(super) handles: AtomicU32,
+    /// Whether it is a directory that is watched on the host: one of the numbers below.
+    watched: AtomicU8,
 }
+
+const UNWATCHED: u8 = 0;
+const WATCHED: u8 = 1;
+/// The host does not let it be watched, and is not asked again.
+const UNWATCHABLE: u8 = 2;
 
 impl Inode {
     /// What is shared by all who have this directory open.
@@ -49,10 +56,40 @@ impl Inode {
         self.directory.get_or_init(Arc::default)
     }
 
+    /// Whether the guest hears of what changes in this directory.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Acquire) == WATCHED
+    }
+
+    /// Whether to try to watch it.
+    pub(super) fn may_be_watched(&self) -> bool {
+        self.kind == Kind::Directory && self.watched.load(Ordering::Acquire) == UNWATCHED
+    }
+
+    /// It is watched from now on, or can never be.
+    pub(super) fn set_watched(&self, can_be: bool) {
+        self.watched.store(if can_be { WATCHED } else { UNWATCHABLE }, Ordering::Release);
+    }
+
+    /// It is watched no longer. Says whether it was.
+    pub(super) fn unwatch(&self) -> bool {
+        self.watched.swap(UNWATCHED, Ordering::AcqRel) == WATCHED
+    }
+
     /// Takes note that the directory may have changed. While nobody ever read it there is nothing to tell.
     pub(super) fn changed(&self) {
         if let Some(directory) = self.directory.get() {
             directory.generation().bump();
+        }
+    }
+
+    /// As [`changed`](Self::changed), by the guest: it drops by itself what it knew of the directory.
+    pub(super) fn changed_by_guest(&self) {
+        self.changed();
+        if self.is_watched()
+            && let Some(mut known) = self.known()
+        {
+            known.record.changed_entries();
         }
     }
 
@@ -91,6 +128,7 @@ impl InodeTable {
             directory: OnceLock::new(),
             known: Known::room(keeps_known),
             handles: AtomicU32::new(0),
+            watched: AtomicU8::new(UNWATCHED),
         });
         let table = Self {
             next: AtomicU64::new(NodeId::ROOT.0.wrapping_add(1)),
@@ -134,6 +172,18 @@ impl InodeTable {
         Some(Arc::clone(inode))
     }
 
+    /// The inode of this host object, if the guest knows it.
+    pub(super) fn peek(&self, identity: &Identity) -> Option<Arc<Inode>> {
+        let hash = self.hasher.hash_one(identity);
+        self.by_identity.read(hash).find(hash, |inode| inode.identity == *identity).cloned()
+    }
+
+    /// All inodes, a few at a time.
+    pub(super) fn each(&self, mut each: impl FnMut(Arc<Inode>)) {
+        each(Arc::clone(&self.root));
+        self.by_id.each_shard(|shard| shard.into_iter().for_each(&mut each));
+    }
+
     /// The inode of the host object that `place` holds, with one reference more: the one there is, or a new one.
     pub(super) fn insert(&self, found: &Stat, place: Place, is_remote: bool) -> Arc<Inode> {
         let hash = self.hasher.hash_one(found.identity);
@@ -174,6 +224,7 @@ impl InodeTable {
             directory: OnceLock::new(),
             known: Known::room(self.keeps_known),
             handles: AtomicU32::new(0),
+            watched: AtomicU8::new(UNWATCHED),
         })
     }
 
@@ -235,6 +286,12 @@ impl InodeTable {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NameHint(u64);
 
+impl NameHint {
+    pub(super) const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
 impl InodeTable {
     pub(super) fn hint(&self, parent: &Inode, name: &[u8]) -> NameHint {
         self.hint_of(parent.id, name)
@@ -253,6 +310,12 @@ impl InodeTable {
     /// Which inode was last found under this name.
     pub(super) fn expected(&self, hint: NameHint) -> Option<NodeId> {
         self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).map(|(_, node)| *node)
+    }
+
+    /// The inode that was last found under this name.
+    pub(super) fn expected(&self, hint: NameHint) -> Option<Arc<Inode>> {
+        let node = self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0)?.1;
+        self.get(node).ok()
     }
 
     /// Takes note that `inode` was found under this name. Gives back which inode was expected there before.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     coherence::{
-        validation::{Print, Seen, Telling},
+        validation::{Print, Seen, Telling, observe},
         walks::Asked,
     },
     host::{self, HostStamp, Kind, Stat},
@@ -75,6 +75,12 @@ impl Inode {
             known.record.changed_content();
         }
     }
+
+    pub(super) fn written_to(&self) {
+        if let Some(mut known) = self.known() {
+            known.record.written_to();
+        }
+    }
 }
 
 impl Passthrough {
@@ -85,9 +91,13 @@ impl Passthrough {
             && let Ok(before) = self.inodes.get(before)
         {
             before.forget_name(dir.id, name.as_bytes());
+            self.lost_name(&before);
         }
-        if let Some(mut known) = inode.known() {
-            known.learn(inode.kind, dir.id, name.as_bytes());
+        if let Some(mut known) = inode.known()
+            && known.learn(inode.kind, dir.id, name.as_bytes())
+        {
+            drop(known);
+            self.found_name(hint);
         }
     }
 
@@ -106,15 +116,19 @@ impl Passthrough {
         let fleeting = self.config.killpriv_v2 && inode.kind == Kind::File && found.mode & SPECIAL_BITS != 0;
         let granted = if fleeting { Duration::ZERO } else { self.grants.attributes };
         let Some(mut known) = inode.known() else { return granted };
-        if inode.kind != Kind::Directory {
+        if inode.kind != Kind::Directory || self.news.is_some() {
             let telling = Telling { who: cx.pid, at: self.milliseconds() };
             known.record.told(self.print(inode.kind, 0, found), telling);
             if known.record.is_hot() {
                 return Duration::ZERO;
             }
         }
+        let hears_by = known.hears_by(inode.id, found);
         drop(known);
-        if self.walks.looks_again(cx.pid) { Duration::ZERO } else { granted }
+        if self.walks.looks_again(cx.pid) {
+            return Duration::ZERO;
+        }
+        if fleeting { granted } else { self.hears_of(hears_by).unwrap_or(granted) }
     }
 
     /// How long this share has been served: enough to tell one moment from the next, wrapped or not.
@@ -210,21 +224,26 @@ impl Passthrough {
     ///
     /// One system call while they do, but for a directory that the host has changed.
     pub(super) fn look(&self, inode: &Inode) -> host::Result<(Stat, Seen)> {
-        let (mut generation, mut now) = (inode.directory_generation(), wall_clock());
-        let (mut found, mut leads_here) = self.follow_names(inode)?;
-        if inode.kind == Kind::Directory && inode.directory().generation().observe(stamp_of(&found)) {
+        let look = || observe(|| (inode.directory_generation(), wall_clock()), || self.follow_names(inode));
+        let ((mut generation, mut now), mut followed) = look();
+        if let Ok((found, _)) = &followed
+            && inode.kind == Kind::Directory
+            && inode.directory().generation().observe(stamp_of(found))
+        {
             // News of the host, or the first look: the generation it has from here on is the one to know it by.
-            (generation, now) = (inode.directory_generation(), wall_clock());
-            (found, leads_here) = self.follow_names(inode)?;
+            ((generation, now), followed) = look();
         }
+        let (found, leads_here) = followed?;
         let print = self.print(inode.kind, generation, &found);
         Ok((found, Seen { print, settled: stamp_of(&found).is_settled(now), leads_here }))
     }
 
     pub(super) fn print(&self, kind: Kind, generation: u64, found: &Stat) -> Print {
+        // The time of change alone would do, did it not stand still for milliseconds.
+        let status = (found.ctime, found.mode, found.nlink, found.uid, found.gid);
         match kind {
-            Kind::Directory => self.printer.directory(generation, found.mtime, found.ctime),
-            _ => self.printer.file(found.size, found.mtime, found.ctime),
+            Kind::Directory => self.printer.directory(generation, found.mtime, status),
+            _ => self.printer.file(found.size, found.mtime, status),
         }
     }
 
