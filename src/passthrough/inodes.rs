@@ -304,12 +304,7 @@ impl InodeTable {
 
     /// Whether a known inode was last found under this name.
     pub(super) fn expects(&self, hint: NameHint) -> bool {
-        self.expected(hint).is_some()
-    }
-
-    /// Which inode was last found under this name.
-    pub(super) fn expected(&self, hint: NameHint) -> Option<NodeId> {
-        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).map(|(_, node)| *node)
+        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).is_some()
     }
 
     /// The inode that was last found under this name.
