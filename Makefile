@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-TEST_STEPS := lint unit torture-quick conformance-quick check-macos
+TEST_STEPS := lint unit torture-quick conformance-quick e2e-quick check-macos
 
 .PHONY: help
 help: ## list these targets
@@ -26,7 +26,7 @@ shell: build ## a virtual machine to type in, with DIR (here: .) mounted on /sha
 	@tests/e2e/shell "$(or $(DIR),.)"
 
 .PHONY: test
-test: ## all that a change must pass: lint, unit, conformance-quick, e2e-quick, check-macos
+test: ## all that a change must pass: lint, unit, torture-quick, conformance-quick, e2e-quick, check-macos
 	@tests/tools/test $(TEST_STEPS)
 
 .PHONY: lint
@@ -70,7 +70,7 @@ e2e: build ## scenarios in stock guests: kernels, queues, cache modes, failures 
 	@tests/e2e/run $(ARGS)
 
 .PHONY: e2e-quick
-e2e-quick: build ## the short scenarios on two kernels, two guests at once, and failures (8 minutes at most)
+e2e-quick: build ## the short scenarios on two kernels, two guests at once, and failures (10 minutes at most)
 	@tests/e2e/run --level quick $(ARGS)
 
 .PHONY: e2e-full

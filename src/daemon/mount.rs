@@ -31,7 +31,10 @@ pub(super) fn mount(options: &MountOptions) -> Result<(), Error> {
     // Blocked before the first thread starts, so that all of them hold the signals back.
     let stop = StopSignals::block().map_err(failed("cannot hold back signals".into()))?;
     let at = format!("cannot mount at '{}'", options.mountpoint.display());
-    let mount = Mount::new(&options.source, &options.mountpoint, read_only).map_err(failed(at))?;
+    let mount = Mount::new(&options.source, &options.mountpoint, read_only).map_err(|error| {
+        let mend = if error.kind() == std::io::ErrorKind::PermissionDenied { "mounting takes root" } else { "" };
+        Error::system(at, error, mend)
+    })?;
     let (ended, serving) = std::io::pipe().map_err(failed("cannot make a pipe".into()))?;
     descriptors.remark();
     log::info!("'{}' is mounted at '{}'", options.source.display(), options.mountpoint.display());

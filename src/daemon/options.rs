@@ -165,7 +165,8 @@ pub struct FileSystemOptions {
     /// --cache=always)
     #[arg(long)]
     pub no_open: bool,
-    /// How directories are listed [default: getdents, but snapshot on tmpfs, whose own cookies do not hold]
+    /// How directories are listed [default: getdents, but snapshot with --no-open, and on tmpfs, whose own cookies do
+    /// not hold]
     #[arg(long, value_enum)]
     pub dir_stream: Option<DirStreamKind>,
 }

@@ -152,7 +152,7 @@ impl Passthrough {
             .map(|room| room.copy_from_slice(entry.name))
             .and_then(|()| std::ffi::CStr::from_bytes_until_nul(&terminated).ok())
             .and_then(|name| Name::new(name).ok());
-        let Some(name) = name else { return EntryOut::default() };
+        let Some(name) = name.filter(|name| !self.leads_away(cx, dir, *name)) else { return EntryOut::default() };
         match self.freely(cx, || self.find_child(dir, name)) {
             Ok((inode, found)) => self.entry(cx, dir, &inode, &found),
             Err(_) => EntryOut::default(),

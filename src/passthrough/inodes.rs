@@ -304,13 +304,17 @@ impl InodeTable {
 
     /// Whether a known inode was last found under this name.
     pub(super) fn expects(&self, hint: NameHint) -> bool {
-        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).is_some()
+        self.expected(hint).is_some()
+    }
+
+    /// Which inode was last found under this name.
+    pub(super) fn expected(&self, hint: NameHint) -> Option<NodeId> {
+        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).map(|(_, node)| *node)
     }
 
     /// The inode that was last found under this name.
-    pub(super) fn expected(&self, hint: NameHint) -> Option<Arc<Inode>> {
-        let node = self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0)?.1;
-        self.get(node).ok()
+    pub(super) fn expected_inode(&self, hint: NameHint) -> Option<Arc<Inode>> {
+        self.get(self.expected(hint)?).ok()
     }
 
     /// Takes note that `inode` was found under this name. Gives back which inode was expected there before.

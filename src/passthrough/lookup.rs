@@ -36,6 +36,7 @@ impl Passthrough {
     pub(super) fn lookup_entry(&self, cx: &Context, parent: NodeId, name: LookupName<'_>) -> Result<EntryOut> {
         let dir = self.inode(cx, parent)?;
         let (inode, found) = match name {
+            LookupName::Name(name) if self.leads_away(cx, &dir, name) => return Err(Failure::WouldBlock),
             LookupName::Name(name) => match self.freely(cx, || self.find_child(&dir, name)) {
                 Err(Failure::Errno(errno @ (Errno::ENOENT | Errno::ENOTDIR))) => {
                     let hidden = self.is_hidden(&dir, name)?;
@@ -56,6 +57,15 @@ impl Passthrough {
             LookupName::DotDot => self.find_parent(&dir)?,
         };
         Ok(self.entry(cx, &dir, &inode, &found))
+    }
+
+    /// Whether remote storage is known to be mounted under this name, and this thread must not wait for it.
+    pub(super) fn leads_away(&self, cx: &Context, dir: &Inode, name: Name<'_>) -> bool {
+        if cx.may_block || !self.mounts.any_remote() {
+            return false;
+        }
+        let expected = self.inodes.expected(self.inodes.hint(dir, name.as_bytes()));
+        expected.is_some_and(|node| self.inodes.get(node).is_ok_and(|inode| inode.is_remote))
     }
 
     /// The child of that name, with one reference more.

@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     os::fd::{BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{
@@ -22,6 +25,7 @@ pub(super) struct Mounts {
     /// The others, as long as an inode needs them: the host can unmount what the guest has forgotten.
     others: Mutex<Vec<(MountKey, Weak<OwnedFd>)>>,
     storages: RwLock<Vec<(u64, Storage)>>,
+    any_remote: AtomicBool,
 }
 
 const fn key(found: &Identity) -> MountKey {
@@ -68,8 +72,18 @@ impl Mounts {
         drop(known);
         // One that does not say is treated as a disk, and asked again next time.
         let Ok(storage) = host::storage(object) else { return Storage::Disk };
+        if storage == Storage::Remote {
+            self.any_remote.store(true, Ordering::Relaxed);
+        }
         self.storages.write().unwrap_or_else(PoisonError::into_inner).push((identity.dev, storage));
         storage
+    }
+}
+
+impl Mounts {
+    /// Whether any storage that was asked about is another machine or process.
+    pub(super) fn any_remote(&self) -> bool {
+        self.any_remote.load(Ordering::Relaxed)
     }
 }
 

@@ -12,7 +12,7 @@ use ferryfs::protocol::{
 };
 use ferryfs::protocol::{DirectoryReply, Failure, FileSystem};
 use ferryfs::transport::dev_fuse::Mount;
-use fuse_abi::{Attr, AttrOut, EntryOut, Errno, InitFlags, Kstatfs, OpenOut};
+use fuse_abi::{Attr, AttrOut, EntryOut, Errno, InitFlags, Kstatfs, OpenOut, ROOT_ID};
 
 use crate::support::wait_for;
 
@@ -52,7 +52,17 @@ impl Turnstile {
     }
 }
 
-struct Gated(Arc<Turnstile>);
+struct Gated {
+    turnstile: Arc<Turnstile>,
+    /// The root's attributes are asked for each time, and waited for.
+    root_is_fleeting: bool,
+}
+
+impl Gated {
+    fn is_fleeting(&self, node: u64) -> bool {
+        node == FLEETING || (node == ROOT_ID && self.root_is_fleeting)
+    }
+}
 
 fn attr(node: u64) -> Attr {
     let mode = if matches!(node, FILE | FLEETING) { 0o100_666 } else { 0o40_755 };
@@ -73,7 +83,7 @@ impl FileSystem for Gated {
             b"fleeting" => FLEETING,
             b"hall" => HALL,
             b"late" => {
-                self.0.pass();
+                self.turnstile.pass();
                 FILE
             }
             _ => return Err(Failure::Errno(Errno::ENOENT)),
@@ -83,8 +93,8 @@ impl FileSystem for Gated {
     }
 
     fn getattr(&self, _: &Context, node: NodeId, _: Option<HandleId>) -> Result<AttrOut> {
-        if node.0 == FLEETING {
-            self.0.pass();
+        if self.is_fleeting(node.0) {
+            self.turnstile.pass();
             return Ok(AttrOut { attr: attr(node.0), ..AttrOut::default() });
         }
         Ok(AttrOut { attr_valid: 60, attr: attr(node.0), ..AttrOut::default() })
@@ -100,19 +110,19 @@ impl FileSystem for Gated {
     }
 
     fn read(&self, _: &Context, _: NodeId, args: &ReadArgs, body: &mut Body<'_>) -> Result<()> {
-        self.0.pass();
+        self.turnstile.pass();
         let there = SIZE.saturating_sub(args.offset).min(body.room() as u64);
         let _ = body.put(&vec![7; there as usize]);
         Ok(())
     }
 
     fn write(&self, _: &Context, _: NodeId, _: &WriteArgs, payload: Payload<'_>) -> Result<u32> {
-        self.0.pass();
+        self.turnstile.pass();
         Ok(payload.len() as u32)
     }
 
     fn fsync(&self, _: &Context, _: NodeId, _: HandleId, _: bool) -> Result<()> {
-        self.0.pass();
+        self.turnstile.pass();
         Ok(())
     }
 
@@ -122,7 +132,7 @@ impl FileSystem for Gated {
 
     fn readdir(&self, _: &Context, node: NodeId, _: &ReadDirArgs, _: &mut DirectoryReply<'_, '_>) -> Result<()> {
         if node.0 == HALL {
-            self.0.pass();
+            self.turnstile.pass();
         }
         Ok(())
     }
@@ -138,9 +148,20 @@ pub struct Gate {
 impl Gate {
     /// Mounts it, shut, with the one file `slow`.
     pub fn mount(mountpoint: &Path) -> Self {
+        Self::mount_as(mountpoint, false)
+    }
+
+    /// The same, open, with a root whose attributes are waited for when it is shut.
+    pub fn mount_fleeting(mountpoint: &Path) -> Self {
+        Self::mount_as(mountpoint, true)
+    }
+
+    fn mount_as(mountpoint: &Path, root_is_fleeting: bool) -> Self {
         let turnstile = Arc::new(Turnstile::default());
         let mount = Arc::new(Mount::new(&PathBuf::from("gate"), mountpoint, false).unwrap());
-        let (serving, gated) = (Arc::clone(&mount), Gated(Arc::clone(&turnstile)));
+        turnstile.state.lock().unwrap().open = root_is_fleeting;
+        let gated = Gated { turnstile: Arc::clone(&turnstile), root_is_fleeting };
+        let serving = Arc::clone(&mount);
         let serve = move || serving.serve(&Server::new(gated, Options::default()), THREADS).unwrap();
         Self { turnstile, mount, server: Some(std::thread::spawn(serve)) }
     }

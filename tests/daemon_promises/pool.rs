@@ -77,7 +77,8 @@ fn gated(args: &[&str], test: impl Fn(&mut Share, &Gate)) {
         test(&mut share, &gate);
         gate.set_open(true);
         share.expect_alive();
-        drop(share);
+        let directory = share.end();
+        drop((gate, directory));
     }
 }
 
@@ -316,6 +317,43 @@ fn what_another_machine_has_to_be_asked_for_does_not_hold_up_the_queue() {
             gate.set_open(false);
         }
     });
+}
+
+#[test]
+fn a_mount_of_another_machine_in_a_local_share_does_not_hold_up_the_queue() {
+    if !is_root() || !std::path::Path::new("/dev/fuse").exists() {
+        return skipped("needs root and /dev/fuse");
+    }
+    for sandbox in ["none", "namespace"] {
+        let mut gate = None;
+        let mut share = Share::prepared(&["--sandbox", sandbox], |dir| {
+            fs::create_dir(dir.join("far")).unwrap();
+            gate = Some(Gate::mount_fleeting(&dir.join("far")));
+        });
+        let gate = gate.unwrap();
+        let mut client = share.client();
+        client.lookup(ROOT_ID, "far").unwrap();
+        let dir = client.opendir(ROOT_ID).unwrap().fh;
+        gate.set_open(false);
+        let waiting = client.submit(&Request::new(Opcode::Lookup, ROOT_ID, &[b"far\0"], 128)).unwrap();
+        gate.wait_for(1);
+        for _ in 0..5 {
+            expect_service(&mut client, "a lookup that waits");
+            // The name is listed; what is behind it is left to a lookup of its own.
+            let entries = client.readdirplus(ROOT_ID, dir, 0, 4096).unwrap();
+            let (far, _) = entries.iter().find(|(_, entry)| entry.name == b"far").unwrap();
+            assert_eq!(far.nodeid, 0);
+        }
+        gate.set_open(true);
+        let done = client.complete().unwrap();
+        done.check().unwrap();
+        assert_eq!(done.unique(), waiting);
+        share.expect_alive();
+        drop(done);
+        drop(client);
+        let directory = share.end();
+        drop((gate, directory));
+    }
 }
 
 #[test]

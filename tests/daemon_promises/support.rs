@@ -98,6 +98,11 @@ impl Share {
         self.outside.path()
     }
 
+    /// Ends the daemon. What is mounted in the directory can go then, and the directory after it.
+    pub fn end(self) -> TempDir {
+        self.outside
+    }
+
     /// A client whose session has begun.
     pub fn client(&mut self) -> Client {
         self.client_with(&options())

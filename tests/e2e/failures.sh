@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What happens when a part fails: each test says what it expects of every side, and that nothing stays behind.
-# shellcheck disable=SC2016 # what is quoted runs in the guest
+# shellcheck disable=SC2016,SC2034 # what is quoted runs in the guest; WHY is read where a test was started
 
 # Each acknowledged write is there although the machine that made it is gone; the server ends and leaves nothing.
 qemu_killed() {
@@ -160,7 +160,6 @@ read_only_source() {
 }
 
 # mount_disk [OPTION...]: an ext4 on a loop device as the source, its image in $RUN/disk.
-# shellcheck disable=SC2034 # WHY is read where the test was started.
 mount_disk() {
     local disk=$RUN/disk
     "$ROOT/tests/tools/need" e2fsprogs xfsprogs && [ -e /dev/loop-control ] && mkdir "$disk" && truncate -s 64M "$disk/image" &&

@@ -66,6 +66,14 @@ start_server() {
     return 1
 }
 
+# serve SHARED: ferryfs as whoever calls. Where a plain user may not make the namespaces of a sandbox, without one.
+serve() {
+    ! start_server "$FERRYFS" "$1" || return 0
+    [ "$(id -u)" -ne 0 ] && grep -q 'sandbox of namespaces' "$RUN/server.log" || return
+    say "this machine gives plain users no namespaces, so ferryfs runs with --sandbox none"
+    start_server "$FERRYFS" "$1" --sandbox none
+}
+
 # initrd KERNEL [tools]: the guest's root, the pieces that it is made of one after the other.
 initrd() {
     local file=$GUEST/initrd-$1${2:+-$2}
