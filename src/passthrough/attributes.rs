@@ -126,6 +126,11 @@ impl Passthrough {
             self.require_path(cx, Asked::Change, &inode)?;
             self.walks.ended(cx.pid);
         }
+        if self.takes_pokes() && super::events::is_poke(changes) {
+            // The guest's own kernel tells whoever watches there.
+            let (inode, found) = self.stat_node(cx, node, None)?;
+            return Ok(self.attr_out(cx, &inode, &found));
+        }
         let fd = self.fd(&inode)?;
         self.as_server()?;
         if changes.uid.is_some() || changes.gid.is_some() {

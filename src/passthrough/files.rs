@@ -75,6 +75,8 @@ impl Passthrough {
         };
         if flags.truncate() {
             self.drop_mapped_capability(&inode)?;
+            // Until its FLUSH: what the guest makes of it is its own work.
+            inode.written_to();
         }
         Ok(self.opened(cx, (Arc::new(fd), inode), flags, granted, permit))
     }

@@ -205,6 +205,14 @@ impl Passthrough {
         Ok(matches!(self.stat_path(&base, &path), Ok(_) | Err(Errno::ELOOP | Errno::EXDEV)))
     }
 
+    /// The path of a name from the root of the share, as the guest knows it.
+    pub(super) fn share_path(&self, dir: &Inode, name: &[u8]) -> Option<Vec<u8>> {
+        let mut path = PathBuffer::new();
+        path.prepend(name)?;
+        let rooted = dir.id == NodeId::ROOT || self.path_of(dir, 0, &mut path)?.id == NodeId::ROOT;
+        path.as_c_str().filter(|_| rooted).map(|path| path.to_bytes().to_vec())
+    }
+
     /// What a path that begins at `base` leads to.
     fn stat_path(&self, base: &Inode, path: &PathBuffer) -> host::Result<Stat> {
         let path = path.as_c_str().ok_or(Errno::ENAMETOOLONG)?;
