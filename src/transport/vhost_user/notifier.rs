@@ -26,10 +26,21 @@ pub(super) fn run<F: FileSystem>(ring: &Ring, server: &Server<F>, for_the_record
     }
 }
 
+/// Waits until the guest has offered a buffer: one that only set the queue up does not listen yet.
+fn await_buffer(ring: &Ring) -> Sent {
+    while ring.is_served() {
+        if ring.has_more() {
+            return Sent::Unsure;
+        }
+        ring.sleep(ring.ask_for_kicks());
+    }
+    Sent::Gone
+}
+
 /// Puts a message into the next buffer of the guest, and waits for one if it has to. Nobody waits for this.
 fn send(ring: &Ring, chain: &mut Chain, message: &[u8]) -> Sent {
     if message.is_empty() {
-        return if ring.is_served() { Sent::Unsure } else { Sent::Gone };
+        return await_buffer(ring);
     }
     let mut heads = Vec::with_capacity(1);
     loop {

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ferryfs_guest::client::start_lane;
 use ferryfs_guest::coherence::{Plan, Share, Via, check, races};
 use ferryfs_guest::front_end::{Queue, virtio};
+use ferryfs_guest::lane::{Cuts, LaneSize};
 use ferryfs_guest::{Client, Daemon, Options, skipped};
 use fuse_abi::ROOT_ID;
 use rustix::process::geteuid;
@@ -279,12 +281,16 @@ fn a_guest_that_takes_the_queue_has_it_between_the_others() {
         let entry = client.lookup(ROOT_ID, "file").unwrap();
         assert_eq!((entry.entry_valid, entry.attr_valid), (60, 1), "it takes the queue and has not set it up");
     }
-    let index = client.front.index(Queue::Notification);
-    let ring = client.front.start(index, 16).unwrap();
+    let size = LaneSize { slots: 4, request: 64, reply: 1024, indirect: false };
+    let mut lane = start_lane(&mut client.front, Queue::Notification, 32, size).unwrap();
+    while let Some(slot) = lane.take() {
+        lane.submit(slot, 0, 0, 1024, &Cuts::NONE).unwrap();
+    }
     wait_for("trust", || client.lookup(ROOT_ID, "file").unwrap().entry_valid == 3600);
-    client.front.stop(index).unwrap();
+    let index = client.front.index(Queue::Notification);
+    let base = client.front.stop(index).unwrap();
     assert_eq!(client.lookup(ROOT_ID, "file").unwrap().entry_valid, 60, "it hears no more");
-    client.front.attach(index, &ring, 0).unwrap();
+    client.front.attach(index, lane.ring(), base).unwrap();
     wait_for("trust again", || client.lookup(ROOT_ID, "file").unwrap().entry_valid == 3600);
 }
 
