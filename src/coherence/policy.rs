@@ -56,6 +56,10 @@ const LISTING: OpenOutFlags = OpenOutFlags::KEEP_CACHE.union(OpenOutFlags::CACHE
 /// Mode, name, time for names, time for attributes, file flags, directory flags, listings with lookups.
 type Row = (CacheMode, &'static str, Duration, Duration, OpenOutFlags, OpenOutFlags, bool);
 
+/// What a guest may keep in place of its mode's times where it hears of each change: names, missing ones too, and
+/// attributes. Changes that no host tells of, such as stores to a mapping, show after the second.
+pub const HEARING: (Duration, Duration) = (Duration::from_secs(3600), MINUTE);
+
 const MODES: [Row; 5] = [
     (CacheMode::Never, "never", NONE, NONE, DIRECT, ASK, false),
     (CacheMode::Metadata, "metadata", DAY, DAY, DIRECT, LISTING, true),

@@ -4,7 +4,7 @@
 //! what the guest knows and what it may have cached; held against the host's present state, that says what an open is
 //! granted. It is pure: whoever asks has looked at the host, and says when.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 
 use fuse_abi::Timestamp;
 use hashbrown::DefaultHashBuilder;
@@ -24,15 +24,23 @@ pub struct Printer(DefaultHashBuilder);
 impl Printer {
     /// The print of a file: what a change of its content moves, and what a change of anything moves.
     #[must_use]
-    pub fn file(&self, size: u64, mtime: Timestamp, ctime: Timestamp) -> Print {
-        Print { content: self.0.hash_one((size, mtime)), status: self.0.hash_one(ctime) }
+    pub fn file(&self, size: u64, mtime: Timestamp, status: impl Hash) -> Print {
+        Print { content: self.0.hash_one((size, mtime)), status: self.0.hash_one(status) }
     }
 
     /// The print of a directory: its times, and how often it was changed through here.
     #[must_use]
-    pub fn directory(&self, generation: u64, mtime: Timestamp, ctime: Timestamp) -> Print {
-        Print { content: self.0.hash_one((generation, mtime)), status: self.0.hash_one(ctime) }
+    pub fn directory(&self, generation: u64, mtime: Timestamp, status: impl Hash) -> Print {
+        Print { content: self.0.hash_one((generation, mtime)), status: self.0.hash_one(status) }
     }
+}
+
+/// Reads a state, and before it the version that says whether the state still holds: a version read afterwards would pass
+/// off a state as current that had changed in between.
+pub fn observe<V, S>(version: impl FnOnce() -> V, state: impl FnOnce() -> S) -> (V, S) {
+    let version = version();
+    let state = state();
+    (version, state)
 }
 
 /// What an observer saw of the host just now.
@@ -95,6 +103,19 @@ pub struct Record {
     own_status: bool,
     /// It changes while it is opened: attributes of it are not worth keeping.
     hot: bool,
+    /// The guest is writing to it, and has not said that it is done.
+    writing: bool,
+}
+
+/// What a guest that takes word unasked has to hear of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// Nothing: it knows, or it asks by itself.
+    Nothing,
+    /// Attributes have changed and the content has not.
+    Attributes,
+    /// The content has changed.
+    Content,
 }
 
 impl Record {
@@ -103,7 +124,7 @@ impl Record {
         let again = self.told == Some(print) && self.listeners.last.is_some_and(|last| last.who == telling.who);
         let alone = self.listeners.hear(telling);
         if self.told != Some(print) {
-            self.unsure = self.told.is_some() && !alone;
+            self.unsure = (self.told.is_some() || self.unsure) && !alone;
             self.told = Some(print);
             self.hot = false;
         } else if again || alone {
@@ -123,17 +144,63 @@ impl Record {
         self.cached = None;
     }
 
+    /// The guest writes through a handle: what it has cached is its own work, until it says that it is done.
+    pub fn written_to(&mut self) {
+        self.cached = None;
+        self.writing = true;
+    }
+
+    /// The guest changed a directory, and has dropped by itself what it knew of it.
+    pub fn changed_entries(&mut self) {
+        self.unsure |= self.told.is_some();
+        self.told = None;
+    }
+
     /// A writer of the guest has closed: as close-to-open file systems do, what is there now is taken for its work.
     pub fn written(&mut self, print: Print) {
         self.told = Some(print);
         self.own_status = false;
+        self.writing = false;
     }
 
     /// A writer has gone without saying when it was done: the next open looks again.
     pub fn doubt(&mut self) {
         self.told = Some(Print { content: 0, status: 0 });
         self.own_status = false;
+        self.writing = false;
         self.cached = None;
+    }
+
+    /// Whether the guest is writing to it: others may be too, and would not be told apart.
+    #[must_use]
+    pub const fn is_written_to(&self) -> bool {
+        self.writing
+    }
+
+    /// What the guest has to hear of the state that a file or a directory has now, if it hears of changes.
+    #[must_use]
+    pub fn untold(&self, now: Print) -> Untold {
+        match self.told {
+            Some(told) if !self.writing => {
+                let cached = self.cached.is_none_or(|cached| cached.content == now.content);
+                match told {
+                    told if told.content != now.content || !cached => Untold::Content,
+                    told if told.status != now.status || self.unsure => Untold::Attributes,
+                    _ => Untold::Nothing,
+                }
+            }
+            _ => Untold::Nothing,
+        }
+    }
+
+    /// The same of a directory: its listing is held against the state at each open.
+    #[must_use]
+    pub fn untold_listing(&self, now: Print) -> Untold {
+        match self.told {
+            Some(told) if told != now => Untold::Content,
+            Some(_) if self.unsure => Untold::Attributes,
+            _ => Untold::Nothing,
+        }
     }
 
     /// Whether attributes are to be asked for each time they are needed.
@@ -282,6 +349,48 @@ mod tests {
         record.changed_status();
         assert_eq!(open(&mut record, at(1, 2)), Drop);
         assert_eq!(open(&mut record, at(2, 3)), Refresh);
+    }
+
+    #[test]
+    fn a_change_right_after_the_state_was_read_does_not_pass_for_part_of_it() {
+        let version = std::cell::Cell::new(1);
+        let (observed, state) = observe(
+            || version.get(),
+            || {
+                version.set(2);
+                "before the change"
+            },
+        );
+        assert_eq!(
+            (observed, state),
+            (1, "before the change"),
+            "what was read is of version 1, and known not to be current"
+        );
+    }
+
+    #[test]
+    fn a_guest_hears_of_what_it_was_told_otherwise_and_did_not_do_itself() {
+        let now = at(2, 2).print;
+        let untold = |record: &Record| record.untold(now);
+        assert_eq!(untold(&Record::default()), Untold::Nothing);
+        assert_eq!(untold(&told(2, 2)), Untold::Nothing);
+        assert_eq!(untold(&told(2, 1)), Untold::Attributes);
+        assert_eq!(untold(&told(1, 1)), Untold::Content);
+        let mut cached = told(1, 1);
+        cached.grant_open(&at(1, 1));
+        cached.told(now, ALONE);
+        assert_eq!(untold(&cached), Untold::Content, "it has attributes anew, and the content of before");
+        let mut overlapped = told(1, 1);
+        overlapped.told(now, Telling { who: 2, at: 1 });
+        assert_eq!(untold(&overlapped), Untold::Attributes, "which of two answers it holds is not known");
+        overlapped.told(now, Telling { who: 2, at: 2 });
+        assert_eq!(untold(&overlapped), Untold::Nothing);
+        let mut writing = told(1, 1);
+        writing.written_to();
+        assert_eq!(untold(&writing), Untold::Nothing, "its own work is not told from the host's while it writes");
+        writing.written(now);
+        assert_eq!(untold(&writing), Untold::Nothing);
+        assert_eq!(writing.untold(at(3, 3).print), Untold::Content);
     }
 
     #[test]

@@ -45,7 +45,7 @@ const DEFAULTS: &[Row] = &[
     ("", |o| o.isolation.uid_map.is_empty() && o.isolation.gid_map.is_empty()),
     ("", |o| o.isolation.rlimit_nofile.is_none() && o.isolation.modcaps == "".parse().unwrap()),
     ("", |o| o.queues.num_request_queues.is_none() && o.queues.thread_pool_size.is_none()),
-    ("", |o| o.queues.poll_us.is_none() && !o.queues.persist && !o.queues.notify),
+    ("", |o| o.queues.poll_us.is_none() && !o.queues.persist && !o.file_system.notify),
 ];
 
 const BY_NAME: &[Row] = &[
@@ -105,7 +105,10 @@ const BY_NAME: &[Row] = &[
     ("--entry-timeout 1.5", |o| o.file_system.entry_timeout == Some(Duration::from_millis(1500))),
     ("--attr-timeout 0", |o| o.file_system.attr_timeout == Some(Duration::ZERO)),
     ("--persist", |o| o.queues.persist),
-    ("--notify", |o| o.queues.notify),
+    ("--notify --cache coherent", |o| o.file_system.notify && o.file_system.negative_timeout.is_none()),
+    ("--notify --cache coherent --negative-timeout 60", |o| {
+        o.file_system.negative_timeout == Some(Duration::from_secs(60))
+    }),
 ];
 
 const DEPRECATED: &[Row] = &[
@@ -211,6 +214,8 @@ const WRONG: &[(&str, &[&str])] = &[
     ("--modcaps +fly", &["fly"]),
     ("--shared-dir /s --socket-path /x --modcaps=-dac_read_search", &["--inode-file-handles=never"]),
     ("--shared-dir /s --socket-path /x --posix-acl --translate-uid map:0:1:2", &["--translate-uid", "--posix-acl"]),
+    ("--shared-dir /s --socket-path /x --notify", &["--notify", "--cache=coherent"]),
+    ("--shared-dir /s --socket-path /x --negative-timeout 1", &["--notify"]),
     ("--shared-dir /s --socket-path /x --no-open", &["no-open", "cache=always"]),
     ("--shared-dir /s --socket-path /x --no-open --cache coherent", &["no-open", "cache=always"]),
     ("--shared-dir /s --socket-path /x --no-open --cache always --allow-direct-io", &["allow-direct-io"]),

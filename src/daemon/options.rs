@@ -94,6 +94,19 @@ pub struct FileSystemOptions {
     /// How long the guest may keep attributes without asking again [default: set by --cache]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub attr_timeout: Option<Duration>,
+    /// Watch the share, offer the guest a queue of notifications and, if it takes it, tell it of the host's changes, so that
+    /// it may keep names for an hour and attributes for a minute (with --cache=coherent)
+    #[arg(long)]
+    pub notify: bool,
+    /// How long a guest that takes notifications may believe a name to be missing without asking again. On clients from
+    /// Linux 6.18 on, each such name that the host makes has all names looked up again, which unmounts what the guest
+    /// has mounted on the share
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "notify")]
+    pub negative_timeout: Option<Duration>,
+    /// Append paths that the host changed to this file in the root of the share: for ferryfs-events in a guest, which
+    /// turns them into file events there (with --cache=coherent)
+    #[arg(long, value_name = "NAME")]
+    pub event_file: Option<String>,
     /// Serve extended attributes
     #[arg(long)]
     xattr: bool,
@@ -197,9 +210,6 @@ pub struct QueueOptions {
     /// Longest time a queue's thread polls before it sleeps, in microseconds [default: adaptive]
     #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
     pub poll_us: Option<u32>,
-    /// Offer the guest a queue of notifications
-    #[arg(long)]
-    pub notify: bool,
     /// Keep serving after the front end leaves; otherwise the process ends then
     #[arg(long)]
     pub persist: bool,

@@ -13,8 +13,12 @@ pub enum Group {
     Files,
     /// Becoming the user of a request.
     Identity,
-    /// Watching the host for changes.
+    /// Watching a directory of the host, or no longer.
     Watching,
+    /// Looking at a shared file without opening it.
+    Looking,
+    /// What the C library asks before it gives a thread memory of its own: how many cores there are.
+    Allocating,
     /// Talking to the front end, mapping its memory, creating threads.
     Control,
     /// Taking the socket away at the end.
@@ -100,6 +104,8 @@ pub const GROUPS: &[(Group, &[(c_long, Arguments)])] = &[
     (Group::Files, FILES_OF_ARCHITECTURE),
     (Group::Identity, IDENTITY),
     (Group::Watching, WATCHING),
+    (Group::Looking, LOOKING),
+    (Group::Allocating, ALLOCATING),
     (Group::Control, CONTROL),
     (Group::Ending, ENDING),
     (Group::Waiting, WAITING),
@@ -225,14 +231,16 @@ const IDENTITY: &[(c_long, Arguments)] = &[
     (libc::SYS_setresuid, Any),
 ];
 
-/// A file is named to the watcher by its place in `/proc/self/fd`, from within that directory.
-const WATCHING: &[(c_long, Arguments)] = &[
-    (libc::SYS_fchdir, Any),
-    (libc::SYS_inotify_add_watch, Any),
-    (libc::SYS_inotify_init1, Any),
-    (libc::SYS_inotify_rm_watch, Any),
-    (libc::SYS_openat, Any),
-    (libc::SYS_readlinkat, Any),
+const WATCHING: &[(c_long, Arguments)] = &[(libc::SYS_inotify_add_watch, Any), (libc::SYS_inotify_rm_watch, Any)];
+
+const ALLOCATING: &[(c_long, Arguments)] =
+    &[(libc::SYS_openat, Bits(2, (libc::O_ACCMODE | libc::O_CREAT) as u64, libc::O_RDONLY as u64))];
+
+/// With what keeps the event file short.
+const LOOKING: &[(c_long, Arguments)] = &[
+    (libc::SYS_ftruncate, Any),
+    (libc::SYS_name_to_handle_at, Any),
+    (libc::SYS_open_by_handle_at, Any),
     (libc::SYS_statx, Any),
 ];
 
@@ -242,6 +250,7 @@ const CONTROL: &[(c_long, Arguments)] = &[
     // Answered with ENOSYS by a filter of its own.
     (libc::SYS_clone3, Any),
     (libc::SYS_getsockopt, Any),
+    (libc::SYS_inotify_init1, Any),
     // A thread takes its name, and its filter, when it begins.
     (libc::SYS_prctl, OneOf(0, &[libc::PR_SET_NAME as u64, libc::PR_SET_NO_NEW_PRIVS as u64])),
     (libc::SYS_recvfrom, Any),

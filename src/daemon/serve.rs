@@ -41,6 +41,8 @@ pub(super) fn serve(setup: Setup) -> Result<(), Error> {
         request_queues: options.queues.request_queues(),
         pool_threads: options.queues.pool_threads(),
         polling: options.queues.polling(),
+        notify: options.file_system.notify,
+        record: options.file_system.event_file.is_some(),
     };
     let closing = Arc::new(Closing::default());
     last_work.set({
@@ -86,6 +88,8 @@ fn confine(role: ThreadRole) {
     let role = match role {
         ThreadRole::Worker => Role::Worker,
         ThreadRole::Pool => Role::Pool,
+        ThreadRole::Notifier => Role::Notifier,
+        ThreadRole::Watcher => Role::Watcher,
     };
     if let Err(error) = seccomp::confine(role) {
         logging::report(&error);

@@ -117,7 +117,7 @@ pub fn open(kind: StreamKind, descriptor: OwnedFd, shared: Arc<Directory>, befor
 /// it begins or ends. The stream may be dropped and made again in mid-scan.
 ///
 /// With the kernel's cookies that is as exact as the host's are beyond the descriptor that gave them out: on ext4 and xfs,
-/// and btrfs, and not on overlayfs, which renumbers. Snapshots number entries by their names, which holds anywhere.
+/// and not on tmpfs or overlayfs, which renumbers. Snapshots number entries by their names, which holds anywhere.
 #[must_use]
 pub fn open_for_all(
     kind: StreamKind,
@@ -125,11 +125,10 @@ pub fn open_for_all(
     shared: Arc<Directory>,
     before: Generation,
 ) -> Box<dyn DirStream> {
-    match kind {
-        StreamKind::Snapshot => Box::new(snapshot::Stream::by_name(descriptor, shared, &snapshot::BUDGET)),
-        #[cfg(target_os = "linux")]
-        StreamKind::Getdents => open(kind, descriptor, shared, before),
+    if kind == StreamKind::Snapshot {
+        return Box::new(snapshot::Stream::by_name(descriptor, shared, &snapshot::BUDGET));
     }
+    open(kind, descriptor, shared, before)
 }
 
 /// A lock whose holder panicked is taken all the same: what these guard is replaced as a whole, never half changed.

@@ -13,6 +13,7 @@ mod listing;
 mod macos;
 mod stat;
 mod unix;
+mod watched;
 
 // What macOS decides without asking the system is tested wherever the tests run.
 #[cfg(all(test, not(target_os = "macos")))]
@@ -32,6 +33,7 @@ pub use listing::{DirectoryState, Entry, HostStamp, Moment};
 pub use stat::{Identity, Kind, Space, Stat, TYPE_MASK};
 pub use system::*;
 pub use unix::*;
+pub use watched::Seen;
 
 use fuse_abi::Errno;
 

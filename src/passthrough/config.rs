@@ -3,11 +3,11 @@
 //! The defaults are those of the `virtiofsd` command. Where options depend on each other, this module says how; it
 //! opens nothing and asks the system nothing.
 
-use std::time::Duration;
+use std::{ffi::CString, time::Duration};
 
 use super::{idmap::IdMap, xattr_map::XattrMap};
 use crate::{
-    coherence::policy::{CacheMode, Grants},
+    coherence::policy::{CacheMode, Grants, HEARING},
     directory::StreamKind,
 };
 
@@ -47,6 +47,17 @@ pub struct Config {
     pub entry_timeout: Option<Duration>,
     /// How long the guest may trust attributes, in place of the cache mode's own time.
     pub attr_timeout: Option<Duration>,
+    /// How long a guest that hears of changes may trust a name to be missing. Not at all by default: some kernels can be
+    /// told of one such name only by having them look all names up again.
+    pub negative_timeout: Duration,
+    /// Watch the directories that the guest knows, and tell the guest of changes: for `--cache=coherent`, and transports
+    /// whose client hears.
+    pub notify: bool,
+    /// The name of a file in the root of the share to which paths that the host changed are appended, for a helper in a
+    /// guest that no kernel tells. Goes with `--cache=coherent`, too.
+    pub event_file: Option<CString>,
+    /// How many directories may be watched.
+    pub watch_budget: usize,
     /// Let the guest open files and directories without asking, where it can: what is read and written is named by its
     /// inode. Goes with [`CacheMode::Always`] only. `dir_stream` is then snapshots unless it says otherwise.
     pub no_open: bool,
@@ -67,6 +78,8 @@ pub struct Config {
 
 /// What the budgets share by default: three quarters of the 1024 descriptors that a process may have unless it asks.
 const DEFAULT_DESCRIPTORS: usize = 768;
+/// A watch takes about a kilobyte of the host's kernel.
+const WATCHES: usize = 1 << 16;
 
 impl Default for Config {
     fn default() -> Self {
@@ -87,6 +100,10 @@ impl Default for Config {
             cache: CacheMode::default(),
             entry_timeout: None,
             attr_timeout: None,
+            negative_timeout: Duration::ZERO,
+            notify: false,
+            event_file: None,
+            watch_budget: WATCHES,
             no_open: false,
             dir_stream: None,
             contained: false,
@@ -120,6 +137,13 @@ impl Config {
         }
     }
 
+    /// What a guest may keep of what it hears changes of: names, and attributes.
+    #[must_use]
+    pub fn hearing(&self) -> (Duration, Duration) {
+        let (entry, attributes) = HEARING;
+        (self.entry_timeout.unwrap_or(entry), self.attr_timeout.unwrap_or(attributes))
+    }
+
     /// Divides the descriptors that a guest may use: a quarter for what it has open, the rest for inodes.
     pub fn share_descriptors(&mut self, available: usize) {
         self.handle_budget = available / 4;
@@ -134,6 +158,9 @@ impl Config {
         let translated = !(self.uid_map.is_identity() && self.gid_map.is_identity());
         if translated && self.posix_acl.is_wanted() {
             return Err(Contradiction::TranslatedAcl);
+        }
+        if (self.notify || self.event_file.is_some()) && self.cache != CacheMode::Coherent {
+            return Err(Contradiction::NotifyWithoutValidation);
         }
         if self.no_open {
             // What only an OPEN would tell is not told.
@@ -157,6 +184,11 @@ pub enum Contradiction {
     /// Access control lists hold users and groups too, and those would not be translated.
     #[error("posix-acl cannot be used together with translated users or groups: the ids in the lists stay as they are")]
     TranslatedAcl,
+    /// What is told unasked is decided by what the guest is known to believe.
+    #[error(
+        "notifications and an event file go with the cache mode coherent: no other keeps account of what the guest knows"
+    )]
+    NotifyWithoutValidation,
     /// A guest that does not ask at an open keeps what it has, which only one mode allows.
     #[error("no-open needs cache=always: other modes learn or decide something at each open")]
     UncachedOpen,

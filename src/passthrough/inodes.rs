@@ -5,7 +5,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -36,29 +36,89 @@ pub(super) struct Inode {
     /// The hash of the (parent, name) it was last found by: see [`InodeTable::expects`].
     hint: AtomicU64,
     pub(super) place: Place,
-    directory: OnceLock<Arc<Directory>>,
-    /// What the guest knows of it, where that is kept.
-    pub(super) known: Option<Box<Mutex<Known>>>,
+    /// Most inodes are files of which no more is kept.
+    more: Option<Box<More>>,
     /// How many handles of it the guest has open, where that matters.
     pub(super) handles: AtomicU32,
+    /// Whether it is a directory that is watched on the host: one of the numbers below.
+    watched: AtomicU8,
 }
+
+/// What is kept of directories, and of all inodes where what the guest knows is kept.
+#[derive(Debug, Default)]
+struct More {
+    directory: OnceLock<Arc<Directory>>,
+    known: Option<Mutex<Known>>,
+}
+
+impl More {
+    fn of(kind: Kind, keeps_known: bool) -> Option<Box<Self>> {
+        let wanted = keeps_known || kind == Kind::Directory;
+        wanted.then(|| Box::new(Self { known: keeps_known.then(Mutex::default), ..Self::default() }))
+    }
+}
+
+const UNWATCHED: u8 = 0;
+const WATCHED: u8 = 1;
+/// The host does not let it be watched, and is not asked again.
+const UNWATCHABLE: u8 = 2;
 
 impl Inode {
     /// What is shared by all who have this directory open.
-    pub(super) fn directory(&self) -> &Arc<Directory> {
-        self.directory.get_or_init(Arc::default)
+    ///
+    /// # Errors
+    /// `ENOTDIR` for anything else.
+    pub(super) fn directory(&self) -> Result<&Arc<Directory>, Errno> {
+        let more = self.more.as_ref().filter(|_| self.kind == Kind::Directory).ok_or(Errno::ENOTDIR)?;
+        Ok(more.directory.get_or_init(Arc::default))
+    }
+
+    /// Whether the guest hears of what changes in this directory.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Acquire) == WATCHED
+    }
+
+    /// Whether to try to watch it.
+    pub(super) fn may_be_watched(&self) -> bool {
+        self.kind == Kind::Directory && self.watched.load(Ordering::Acquire) == UNWATCHED
+    }
+
+    /// It is watched from now on, or can never be.
+    pub(super) fn set_watched(&self, can_be: bool) {
+        self.watched.store(if can_be { WATCHED } else { UNWATCHABLE }, Ordering::Release);
+    }
+
+    /// It is watched no longer. Says whether it was.
+    pub(super) fn unwatch(&self) -> bool {
+        self.watched.swap(UNWATCHED, Ordering::AcqRel) == WATCHED
     }
 
     /// Takes note that the directory may have changed. While nobody ever read it there is nothing to tell.
     pub(super) fn changed(&self) {
-        if let Some(directory) = self.directory.get() {
+        if let Some(directory) = self.more.as_ref().and_then(|more| more.directory.get()) {
             directory.generation().bump();
+        }
+    }
+
+    /// As [`changed`](Self::changed), by the guest: it drops by itself what it knew of the directory.
+    pub(super) fn changed_by_guest(&self) {
+        self.changed();
+        if self.is_watched()
+            && let Some(mut known) = self.known()
+        {
+            known.record.changed_entries();
         }
     }
 
     /// What the guest knows of it, where that is kept.
     pub(super) fn known(&self) -> Option<MutexGuard<'_, Known>> {
-        self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner))
+        let known = self.more.as_ref()?.known.as_ref()?;
+        Some(known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether what the guest knows of it is kept.
+    pub(super) fn is_followed(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.known.is_some())
     }
 }
 
@@ -88,9 +148,9 @@ impl InodeTable {
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place: Place::root(root),
-            directory: OnceLock::new(),
-            known: Known::room(keeps_known),
+            more: More::of(found.kind(), keeps_known),
             handles: AtomicU32::new(0),
+            watched: AtomicU8::new(UNWATCHED),
         });
         let table = Self {
             next: AtomicU64::new(NodeId::ROOT.0.wrapping_add(1)),
@@ -134,6 +194,18 @@ impl InodeTable {
         Some(Arc::clone(inode))
     }
 
+    /// The inode of this host object, if the guest knows it.
+    pub(super) fn peek(&self, identity: &Identity) -> Option<Arc<Inode>> {
+        let hash = self.hasher.hash_one(identity);
+        self.by_identity.read(hash).find(hash, |inode| inode.identity == *identity).cloned()
+    }
+
+    /// All inodes, a few at a time.
+    pub(super) fn each(&self, mut each: impl FnMut(Arc<Inode>)) {
+        each(Arc::clone(&self.root));
+        self.by_id.each_shard(|shard| shard.into_iter().for_each(&mut each));
+    }
+
     /// The inode of the host object that `place` holds, with one reference more: the one there is, or a new one.
     pub(super) fn insert(&self, found: &Stat, place: Place, is_remote: bool) -> Arc<Inode> {
         let hash = self.hasher.hash_one(found.identity);
@@ -171,9 +243,9 @@ impl InodeTable {
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place,
-            directory: OnceLock::new(),
-            known: Known::room(self.keeps_known),
+            more: More::of(found.kind(), self.keeps_known),
             handles: AtomicU32::new(0),
+            watched: AtomicU8::new(UNWATCHED),
         })
     }
 
@@ -235,6 +307,12 @@ impl InodeTable {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NameHint(u64);
 
+impl NameHint {
+    pub(super) const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
 impl InodeTable {
     pub(super) fn hint(&self, parent: &Inode, name: &[u8]) -> NameHint {
         self.hint_of(parent.id, name)
@@ -247,12 +325,13 @@ impl InodeTable {
 
     /// Whether a known inode was last found under this name.
     pub(super) fn expects(&self, hint: NameHint) -> bool {
-        self.expected(hint).is_some()
+        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).is_some()
     }
 
-    /// Which inode was last found under this name.
-    pub(super) fn expected(&self, hint: NameHint) -> Option<NodeId> {
-        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).map(|(_, node)| *node)
+    /// The inode that was last found under this name.
+    pub(super) fn expected(&self, hint: NameHint) -> Option<Arc<Inode>> {
+        let (_, node) = *self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0)?;
+        self.get(node).ok()
     }
 
     /// Takes note that `inode` was found under this name. Gives back which inode was expected there before.

@@ -1,8 +1,10 @@
 //! What one guest knows of one inode: its names, and what it was told.
 
-use std::sync::Mutex;
-
-use crate::{coherence::validation::Record, host::Kind, protocol::NodeId};
+use crate::{
+    coherence::validation::Record,
+    host::{Kind, Stat},
+    protocol::NodeId,
+};
 
 /// What is known of what the guest knows.
 #[derive(Debug, Default)]
@@ -10,28 +12,37 @@ pub(super) struct Known {
     /// Most inodes have one name, directories always.
     names: Vec<(NodeId, Box<[u8]>)>,
     pub(super) record: Record,
+    /// One of the names was seen to lead elsewhere, and none was looked up since.
+    pub(super) strayed: bool,
 }
 
 impl Known {
-    /// Room for it, where it is kept.
-    pub(super) fn room(wanted: bool) -> Option<Box<Mutex<Self>>> {
-        wanted.then(Box::default)
-    }
-
     pub(super) fn names(&self) -> impl ExactSizeIterator<Item = (NodeId, &[u8])> {
         self.names.iter().map(|(parent, name)| (*parent, &**name))
     }
 
-    /// The guest learns a name of an inode of this kind.
-    pub(super) fn learn(&mut self, kind: Kind, parent: NodeId, name: &[u8]) {
+    /// The directory whose watch tells of every change of the inode, if there is one: its own, or that of its only name.
+    pub(super) fn hears_by(&self, node: NodeId, found: &Stat) -> Option<NodeId> {
+        match (found.kind(), &*self.names) {
+            (Kind::Directory, _) => Some(node),
+            // By another name it could be changed from anywhere; and what the guest writes is not told from the host's.
+            (_, [(parent, _)]) if found.nlink == 1 && !self.strayed && !self.record.is_written_to() => Some(*parent),
+            _ => None,
+        }
+    }
+
+    /// The guest learns a name of an inode of this kind. Says whether it is new.
+    pub(super) fn learn(&mut self, kind: Kind, parent: NodeId, name: &[u8]) -> bool {
+        self.strayed = false;
         if self.names().any(|known| known == (parent, name)) {
-            return;
+            return false;
         }
         if kind == Kind::Directory {
             // A client gives a directory one name: the last it learned.
             self.names.clear();
         }
         self.names.push((parent, name.into()));
+        true
     }
 
     /// The guest knows it by this name no more.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     coherence::{
-        validation::{Print, Seen, Telling},
+        validation::{Print, Seen, Telling, observe},
         walks::Asked,
     },
     host::{self, HostStamp, Kind, Stat},
@@ -75,6 +75,12 @@ impl Inode {
             known.record.changed_content();
         }
     }
+
+    pub(super) fn written_to(&self) {
+        if let Some(mut known) = self.known() {
+            known.record.written_to();
+        }
+    }
 }
 
 impl Passthrough {
@@ -85,9 +91,13 @@ impl Passthrough {
             && let Ok(before) = self.inodes.get(before)
         {
             before.forget_name(dir.id, name.as_bytes());
+            self.lost_name(&before);
         }
-        if let Some(mut known) = inode.known() {
-            known.learn(inode.kind, dir.id, name.as_bytes());
+        if let Some(mut known) = inode.known()
+            && known.learn(inode.kind, dir.id, name.as_bytes())
+        {
+            drop(known);
+            self.found_name(hint);
         }
     }
 
@@ -106,15 +116,19 @@ impl Passthrough {
         let fleeting = self.config.killpriv_v2 && inode.kind == Kind::File && found.mode & SPECIAL_BITS != 0;
         let granted = if fleeting { Duration::ZERO } else { self.grants.attributes };
         let Some(mut known) = inode.known() else { return granted };
-        if inode.kind != Kind::Directory {
+        if inode.kind != Kind::Directory || self.news.is_some() {
             let telling = Telling { who: cx.pid, at: self.milliseconds() };
             known.record.told(self.print(inode.kind, 0, found), telling);
             if known.record.is_hot() {
                 return Duration::ZERO;
             }
         }
+        let hears_by = known.hears_by(inode.id, found);
         drop(known);
-        if self.walks.looks_again(cx.pid) { Duration::ZERO } else { granted }
+        if self.walks.looks_again(cx.pid) {
+            return Duration::ZERO;
+        }
+        if fleeting { granted } else { self.hears_of(hears_by).unwrap_or(granted) }
     }
 
     /// How long this share has been served: enough to tell one moment from the next, wrapped or not.
@@ -125,7 +139,7 @@ impl Passthrough {
     /// Whether the timestamps of an inode prove anything: not where other machines write to the same storage, and this
     /// one hears of it late.
     pub(super) fn is_proven(&self, inode: &Inode) -> bool {
-        if inode.known.is_none() {
+        if !inode.is_followed() {
             return true;
         }
         let proven = !inode.is_remote;
@@ -156,7 +170,7 @@ impl Passthrough {
     ///
     /// Not while it has the inode open: then it may ask through the handle, where nobody looks again.
     pub(super) fn require_path(&self, cx: &Context, asked: Asked, inode: &Inode) -> host::Result<()> {
-        if inode.known.is_none() || inode.handles.load(Ordering::Relaxed) != 0 {
+        if !inode.is_followed() || inode.handles.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
         let (_, leads_here) = self.follow_names(inode)?;
@@ -170,7 +184,7 @@ impl Passthrough {
     /// Refuses to change names in a directory to which the guest's path no longer leads. Handles do not matter: none of
     /// these calls names one.
     pub(super) fn require_directory(&self, cx: &Context, asked: Asked, dir: &Inode) -> host::Result<()> {
-        if dir.known.is_none() || dir.id == NodeId::ROOT {
+        if !dir.is_followed() || dir.id == NodeId::ROOT {
             return Ok(());
         }
         let (_, leads_here) = self.follow_names(dir)?;
@@ -181,7 +195,7 @@ impl Passthrough {
     ///
     /// Where it is missing too nobody is sent back: a client that is about to make the name would not look again.
     pub(super) fn is_hidden(&self, dir: &Inode, name: Name<'_>) -> host::Result<bool> {
-        if dir.known.is_none() || dir.id == NodeId::ROOT {
+        if !dir.is_followed() || dir.id == NodeId::ROOT {
             return Ok(false);
         }
         let mut path = PathBuffer::new();
@@ -189,6 +203,14 @@ impl Passthrough {
         let Some(base) = self.path_of(dir, 0, &mut path) else { return Ok(false) };
         // A symbolic link in the way leads the guest elsewhere: it has to see that for itself.
         Ok(matches!(self.stat_path(&base, &path), Ok(_) | Err(Errno::ELOOP | Errno::EXDEV)))
+    }
+
+    /// The path of a name from the root of the share, as the guest knows it.
+    pub(super) fn share_path(&self, dir: &Inode, name: &[u8]) -> Option<Vec<u8>> {
+        let mut path = PathBuffer::new();
+        path.prepend(name)?;
+        let rooted = dir.id == NodeId::ROOT || self.path_of(dir, 0, &mut path)?.id == NodeId::ROOT;
+        path.as_c_str().filter(|_| rooted).map(|path| path.to_bytes().to_vec())
     }
 
     /// What a path that begins at `base` leads to.
@@ -210,21 +232,26 @@ impl Passthrough {
     ///
     /// One system call while they do, but for a directory that the host has changed.
     pub(super) fn look(&self, inode: &Inode) -> host::Result<(Stat, Seen)> {
-        let (mut generation, mut now) = (inode.directory_generation(), wall_clock());
-        let (mut found, mut leads_here) = self.follow_names(inode)?;
-        if inode.kind == Kind::Directory && inode.directory().generation().observe(stamp_of(&found)) {
+        let look = || observe(|| (inode.directory_generation(), wall_clock()), || self.follow_names(inode));
+        let ((mut generation, mut now), mut followed) = look();
+        if let Ok((found, _)) = &followed
+            && let Ok(directory) = inode.directory()
+            && directory.generation().observe(stamp_of(found))
+        {
             // News of the host, or the first look: the generation it has from here on is the one to know it by.
-            (generation, now) = (inode.directory_generation(), wall_clock());
-            (found, leads_here) = self.follow_names(inode)?;
+            ((generation, now), followed) = look();
         }
+        let (found, leads_here) = followed?;
         let print = self.print(inode.kind, generation, &found);
         Ok((found, Seen { print, settled: stamp_of(&found).is_settled(now), leads_here }))
     }
 
     pub(super) fn print(&self, kind: Kind, generation: u64, found: &Stat) -> Print {
+        // The time of change alone would do, did it not stand still for milliseconds.
+        let status = (found.ctime, found.mode, found.nlink, found.uid, found.gid);
         match kind {
-            Kind::Directory => self.printer.directory(generation, found.mtime, found.ctime),
-            _ => self.printer.file(found.size, found.mtime, found.ctime),
+            Kind::Directory => self.printer.directory(generation, found.mtime, status),
+            _ => self.printer.file(found.size, found.mtime, status),
         }
     }
 
@@ -278,10 +305,7 @@ impl Inode {
     }
 
     fn directory_generation(&self) -> u64 {
-        match self.kind {
-            Kind::Directory => self.directory().generation().read().as_u64(),
-            _ => 0,
-        }
+        self.directory().map_or(0, |directory| directory.generation().read().as_u64())
     }
 }
 

@@ -44,7 +44,7 @@ impl Passthrough {
                         return Err(Errno::ESTALE.into());
                     }
                     self.walks.found(cx.pid, dir.id.0, None);
-                    return Err(errno.into());
+                    return self.missing(cx, &dir, name).ok_or(errno.into());
                 }
                 found => {
                     let (inode, found) = found?;
@@ -65,13 +65,14 @@ impl Passthrough {
             return false;
         }
         let expected = self.inodes.expected(self.inodes.hint(dir, name.as_bytes()));
-        expected.is_some_and(|node| self.inodes.get(node).is_ok_and(|inode| inode.is_remote))
+        expected.is_some_and(|inode| inode.is_remote)
     }
 
     /// The child of that name, with one reference more.
     ///
     /// One system call when it is known or missing, two when it is new.
     pub(super) fn find_child(&self, dir: &Inode, name: Name<'_>) -> host::Result<(Arc<Inode>, Stat)> {
+        self.follow(dir);
         let hint = self.inodes.hint(dir, name.as_bytes());
         if !self.inodes.expects(hint) {
             return self.find_new_child(dir, name, &mut None);
@@ -119,6 +120,7 @@ impl Passthrough {
     /// Gives back references, and with the last one what is kept of the inode.
     pub(super) fn forget_inode(&self, id: NodeId, count: u64) {
         let Some(gone) = self.inodes.forget(id, count) else { return };
+        self.unfollow(&gone);
         if gone.kind == Kind::Directory && gone.place.holds_none() {
             self.kept.let_go(id);
         }
@@ -297,7 +299,7 @@ impl Passthrough {
         if self.is_submount(cx, dir, inode) {
             attr.flags |= fuse_abi::AttrFlags::SUBMOUNT.bits();
         }
-        let entry = if self.is_proven(inode) { self.grants.entry } else { Duration::ZERO };
+        let entry = if self.is_proven(inode) { self.name_grant(dir) } else { Duration::ZERO };
         let attributes = self.tell(cx, inode, found);
         EntryOut {
             nodeid: inode.id.0,

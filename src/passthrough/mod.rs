@@ -10,6 +10,7 @@ pub mod config;
 mod create;
 mod credentials;
 mod directories;
+mod events;
 mod files;
 mod handles;
 pub mod idmap;
@@ -19,6 +20,7 @@ mod known;
 mod lookup;
 mod mounts;
 mod namespace;
+mod news;
 mod on_demand;
 mod place;
 mod population;
@@ -43,6 +45,7 @@ use self::{
     handles::Handles,
     inodes::InodeTable,
     mounts::{KEPT_MAX, KeptDirectories, Mounts},
+    news::News,
     unopened::Unopened,
 };
 use crate::{
@@ -67,6 +70,8 @@ pub struct Passthrough {
     /// What moments are counted from.
     began: Instant,
     warned_of_remote: AtomicBool,
+    /// What the guest hears unasked, where it does.
+    news: Option<News>,
     fds: SelfFds,
     identities: Identities,
     inodes: InodeTable,
@@ -115,6 +120,7 @@ impl Passthrough {
             walks: Walks::default(),
             began: Instant::now(),
             warned_of_remote: AtomicBool::new(false),
+            news: News::new(&config, root.as_fd(), &fds)?,
             inodes: InodeTable::new(root, &found, is_remote, config.cache == CacheMode::Coherent),
             descriptors: Budget::new(config.descriptor_budget - kept),
             files: Handles::new(Arc::clone(&handles)),
@@ -185,6 +191,10 @@ impl Passthrough {
         self.inodes.clear();
         self.kept.clear();
         self.walks.clear();
+        if let Some(news) = &self.news {
+            news.clear();
+            self.inodes.root().unwatch();
+        }
         self.give_back_memory();
     }
 }

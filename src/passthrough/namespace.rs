@@ -104,7 +104,7 @@ impl Passthrough {
         if let Err(errno) = removed {
             log::warn!("an object that could not be finished stays behind: {errno}");
         }
-        dir.changed();
+        dir.changed_by_guest();
     }
 
     pub(super) fn remove(&self, cx: &Context, parent: NodeId, name: Name<'_>, directory: bool) -> Result<()> {
@@ -191,7 +191,7 @@ impl Passthrough {
 /// Bumps a directory's generation after a call that may have changed it, and passes on how the call went.
 pub(super) fn noted<T>(dir: &Inode, outcome: Result<T>) -> Result<T> {
     if !matches!(outcome, Err(Failure::Errno(errno)) if changed_nothing(errno)) {
-        dir.changed();
+        dir.changed_by_guest();
     }
     outcome
 }

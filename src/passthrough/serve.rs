@@ -4,9 +4,9 @@ use fuse_abi::{AttrOut, EntryOut, Kstatfs, OpenOut, StatxOut};
 
 use super::Passthrough;
 use crate::protocol::{
-    Agreement, AttributeChanges, Body, Context, CopyRange, Creation, DirectoryReply, FileSystem, HandleId, Ioctl,
+    Agreement, AttributeChanges, Body, Context, CopyRange, Creation, DirectoryReply, Ear, FileSystem, HandleId, Ioctl,
     IoctlData, LookupName, Name, NodeId, OpenFlags, Payload, ReadArgs, ReadDirArgs, RenameMode, Result, SymlinkTarget,
-    Whence, Wishes, WriteArgs, XattrName,
+    Turns, Whence, Wishes, WriteArgs, XattrName,
 };
 
 impl FileSystem for Passthrough {
@@ -16,6 +16,9 @@ impl FileSystem for Passthrough {
 
     fn begin(&self, agreed: &Agreement) {
         log::debug!("a session begins, version 7.{}, {:?}", agreed.minor, agreed.flags);
+        if let Some(news) = &self.news {
+            news.begin(agreed.minor);
+        }
     }
 
     fn end(&self) {
@@ -25,6 +28,36 @@ impl FileSystem for Passthrough {
     fn begin_thread(&self) {
         if let Err(errno) = self.as_server() {
             log::error!("a thread cannot take up its credentials: {errno}");
+        }
+    }
+
+    fn speak(&self, turns: &Turns, send: Option<Ear<'_>>) {
+        self.tell_news(turns, send);
+    }
+
+    fn watch(&self) {
+        self.watch_host();
+    }
+
+    fn unmute(&self) {
+        if let Some(news) = &self.news {
+            news.unmute();
+        }
+    }
+
+    fn is_mute(&self) -> bool {
+        self.news.as_ref().is_none_or(super::news::News::is_mute)
+    }
+
+    fn unheard(&self) {
+        if let Some(news) = &self.news {
+            news.unheard();
+        }
+    }
+
+    fn mute(&self) {
+        if let Some(news) = &self.news {
+            news.mute();
         }
     }
 

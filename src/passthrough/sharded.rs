@@ -41,6 +41,17 @@ impl<T> Sharded<T> {
         self.shards.iter().map(|shard| empty(shard).len()).sum()
     }
 
+    /// Hands over what is in each shard, with no lock held.
+    pub(super) fn each_shard(&self, mut each: impl FnMut(Vec<T>))
+    where
+        T: Clone,
+    {
+        for shard in &self.shards {
+            let entries = shard.0.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+            each(entries);
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }

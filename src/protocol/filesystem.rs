@@ -8,7 +8,7 @@ use std::ffi::CStr;
 
 use fuse_abi::{AttrOut, EntryOut, Errno, FileLock, InitFlags, Kstatfs, OpenOut, StatxOut, Timestamp};
 
-use super::{Body, LookupName, Name, OpenFlags, Payload, SymlinkTarget, XattrName, dirents::DirectoryReply};
+use super::{Body, LookupName, Name, OpenFlags, Payload, SymlinkTarget, Turns, XattrName, dirents::DirectoryReply};
 
 /// Why an operation did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,20 @@ pub struct Agreement {
     /// Flags that both have.
     pub flags: InitFlags,
 }
+
+/// What became of a message that the client did not ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The client has acted on it.
+    Heard,
+    /// The client may not hold what it is about, or not yet; nobody can tell.
+    Unsure,
+    /// Nobody listens any more.
+    Gone,
+}
+
+/// Who hears a message that the client did not ask for.
+pub type Ear<'e> = &'e mut dyn FnMut(&[u8]) -> Sent;
 
 /// What goes with every creation.
 #[derive(Clone, Copy, Debug)]
@@ -285,6 +299,23 @@ pub trait FileSystem: Send + Sync {
     fn end(&self) {}
     /// A thread is about to serve requests: the time for what its privileges allow and later ones do not.
     fn begin_thread(&self) {}
+
+    /// Somebody may listen: [`speak`](Self::speak) and [`watch`](Self::watch) are about to begin, each on a thread of its own.
+    fn unmute(&self) {}
+    /// Says what the client did not ask for, a message at a time, until nobody listens or [`mute`](Self::mute). An empty
+    /// message asks whether anybody does. Every thread that serves has its place in `turns`.
+    /// Without `send` nobody hears, and the file system may keep a record for others.
+    fn speak(&self, turns: &Turns, send: Option<Ear<'_>>) {}
+    /// Follows what happens on the host, until [`mute`](Self::mute).
+    fn watch(&self) {}
+    /// Nobody listens for now: ends [`speak`](Self::speak) if it is under way.
+    fn unheard(&self) {}
+    /// Whether [`speak`](Self::speak) would end at once.
+    fn is_mute(&self) -> bool {
+        true
+    }
+    /// Ends [`speak`](Self::speak) and [`watch`](Self::watch), those under way and those to come.
+    fn mute(&self) {}
 
     /// Finds a name in a directory. The reply counts as a reference until FORGET.
     fn lookup(&self, cx: &Context, parent: NodeId, name: LookupName<'_>) -> Result<EntryOut> {

@@ -29,6 +29,7 @@ mod request;
 mod server;
 mod session;
 mod table;
+mod turns;
 mod wire;
 
 pub use arguments::*;
@@ -44,3 +45,4 @@ pub use operations::{Operation, Request};
 pub use reply::{Dropped, Served};
 pub use request::{MAX_HEAD, Message, Terms};
 pub use server::{Options, Server};
+pub use turns::{Turn, Turns};

@@ -12,10 +12,11 @@ use super::file_arguments::{Listing, Writing, XattrSize};
 use super::reply::{Dropped, Reply, Served};
 use super::request::{MAX_HEAD, Message, Terms, head_len};
 use super::session::Session;
+use super::turns::Turns;
 use super::wire::Wire;
 use super::{
-    Agreement, Body, Context, DirectoryReply, Failure, FileSystem, GuestArch, IoctlData, LockArgs, NodeId, Operation,
-    Payload, ReadDirArgs, RenameMode, Request, Result,
+    Agreement, Body, Context, DirectoryReply, Ear, Failure, FileSystem, GuestArch, IoctlData, LockArgs, NodeId,
+    Operation, Payload, ReadDirArgs, RenameMode, Request, Result,
 };
 
 /// The longest target a symbolic link can have; Linux leaves no room for more.
@@ -49,13 +50,14 @@ pub struct Server<F> {
     fs: F,
     options: Options,
     session: Session,
+    turns: Turns,
     mistakes: AtomicU64,
 }
 
 impl<F: FileSystem> Server<F> {
     /// Serves `fs`.
     pub fn new(fs: F, options: Options) -> Self {
-        Self { fs, options, session: Session::default(), mistakes: AtomicU64::new(0) }
+        Self { fs, options, session: Session::default(), turns: Turns::default(), mistakes: AtomicU64::new(0) }
     }
 
     /// What is served.
@@ -71,6 +73,16 @@ impl<F: FileSystem> Server<F> {
     /// What the session in force agreed on.
     pub fn agreement(&self) -> Option<Agreement> {
         self.session.agreement()
+    }
+
+    /// Where threads that serve say what they are about, for what is said unasked to keep its place among the answers.
+    pub const fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Lets the file system speak unasked, by `send`, until [`FileSystem::mute`] or until nobody listens any more.
+    pub fn speak(&self, send: Option<Ear<'_>>) {
+        self.fs.speak(&self.turns, send);
     }
 
     /// Ends the session, however often DESTROY did: the client is gone, and no request of it is under way.

@@ -13,7 +13,7 @@ use std::{
 use rustix::mount::{MountFlags, UnmountFlags};
 use vm_memory::VolatileSlice;
 
-use crate::protocol::{FileSystem, Payload, Served, Server};
+use crate::protocol::{FileSystem, Payload, Sent, Served, Server, Turn};
 
 /// The largest request or reply: data of 1 MiB with what stands before it, rounded up to a page.
 const BUFFER: usize = (1 << 20) + 4096;
@@ -48,8 +48,23 @@ impl Mount {
     /// When a thread or its descriptor cannot be had.
     pub fn serve<F: FileSystem>(&self, server: &Server<F>, threads: usize) -> io::Result<()> {
         let devices: Vec<File> = (1..threads).map(|_| self.clone_device()).collect::<io::Result<_>>()?;
+        let fs = server.file_system();
+        fs.unmute();
         std::thread::scope(|scope| {
-            for device in &devices {
+            // Dropped before the threads are waited for.
+            let _mute = Mute(fs);
+            std::thread::Builder::new().name("watcher".into()).spawn_scoped(scope, || fs.watch())?;
+            std::thread::Builder::new().name("notifier".into()).spawn_scoped(scope, || {
+                fs.begin_thread();
+                server.speak(Some(&mut |message| send(&self.device, message)));
+            })?;
+            self.serve_all(server, &devices)
+        })
+    }
+
+    fn serve_all<F: FileSystem>(&self, server: &Server<F>, devices: &[File]) -> io::Result<()> {
+        std::thread::scope(|scope| {
+            for device in devices {
                 std::thread::Builder::new().name("fuse".into()).spawn_scoped(scope, || serve_one(device, server))?;
             }
             serve_one(&self.device, server);
@@ -88,9 +103,38 @@ fn open_device() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/fuse")
 }
 
+/// Ends what a file system says unasked when it is dropped, however serving ended.
+struct Mute<'f, F: FileSystem>(&'f F);
+
+impl<F: FileSystem> Drop for Mute<'_, F> {
+    fn drop(&mut self) {
+        self.0.mute();
+    }
+}
+
+/// Tells the kernel what it did not ask for.
+fn send(mut device: &File, message: &[u8]) -> Sent {
+    if message.is_empty() {
+        return Sent::Heard;
+    }
+    let Err(error) = device.write(message) else { return Sent::Heard };
+    match error.raw_os_error() {
+        // It does not hold what this is about, or is about to take it in.
+        Some(libc::ENOENT | libc::ENOTDIR) => Sent::Unsure,
+        Some(libc::ENODEV | libc::EPERM | libc::ENOTCONN) => Sent::Gone,
+        // It keeps what is in use.
+        Some(libc::EBUSY | libc::ENOTEMPTY) => Sent::Heard,
+        _ => {
+            log::debug!("the kernel refused a notification: {error}");
+            Sent::Heard
+        }
+    }
+}
+
 /// Serves what one descriptor gives until the connection ends.
 fn serve_one<F: FileSystem>(mut device: &File, server: &Server<F>) {
     let (mut request, mut reply) = (vec![0; BUFFER], vec![0; BUFFER]);
+    let turn = server.turns().enlist();
     loop {
         let len = match device.read(&mut request) {
             Ok(len) => len,
@@ -102,21 +146,38 @@ fn serve_one<F: FileSystem>(mut device: &File, server: &Server<F>) {
             },
         };
         let request = request.get_mut(..len).unwrap_or_default();
-        let Some(answer) = answer(server, request, &mut reply) else { continue };
-        match device.write(answer) {
-            Ok(_) => {}
-            // The caller was interrupted and no longer waits.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => log::warn!("the kernel refused a reply: {error}"),
+        turn.begin();
+        if let Some(answer) = answer(server, &turn, request, &mut reply) {
+            match device.write(answer) {
+                Ok(_) => {}
+                // The caller was interrupted and no longer waits.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => log::warn!("the kernel refused a reply: {error}"),
+            }
         }
+        turn.end();
     }
 }
 
-fn answer<'b, F: FileSystem>(server: &Server<F>, request: &mut [u8], reply: &'b mut [u8]) -> Option<&'b [u8]> {
+fn answer<'b, F: FileSystem>(
+    server: &Server<F>,
+    turn: &Turn<'_>,
+    request: &mut [u8],
+    reply: &'b mut [u8],
+) -> Option<&'b [u8]> {
     let head_len = server.head_len(request, request.len()).min(request.len());
     let (head, data) = request.split_at_mut(head_len);
     let data = [VolatileSlice::from(data)];
-    let served = server.serve(head, Payload::new(&data, 0), &[VolatileSlice::from(&mut *reply)], true);
+    let mut serve =
+        |may_wait| server.serve(head, Payload::new(&data, 0), &[VolatileSlice::from(&mut *reply)], may_wait);
+    let served = match serve(false) {
+        Served::WouldBlock => {
+            // What waits carries no names and attributes that last until there is word: nothing is held back for it.
+            turn.end();
+            serve(true)
+        }
+        served => served,
+    };
     match served {
         Served::Reply(len) => reply.get(..len as usize),
         Served::Silent => None,

@@ -11,6 +11,7 @@ mod inodes;
 mod killpriv;
 mod limits;
 mod names;
+mod news;
 mod options;
 mod special;
 mod unasked;

@@ -64,7 +64,11 @@ impl Message {
         let payload = [VolatileSlice::from(first), VolatileSlice::from(second)];
         let (front, back) = reply.split_at_mut(self.room.min(HEADER + 3));
         let segments = [VolatileSlice::from(front), VolatileSlice::from(back)];
+        // As a transport does: word of a change waits for what is under way.
+        let turn = server.turns().enlist();
+        turn.begin();
         let served = server.serve(&self.head, Payload::new(&payload, 0), &segments, self.may_block);
+        drop(turn);
         assert_eq!(server.mistakes(), 0, "a panic was answered as an error");
         let len = match served {
             Served::Reply(len) => len as usize,

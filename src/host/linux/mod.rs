@@ -8,6 +8,7 @@ mod names;
 mod objects;
 #[cfg(feature = "daemon")]
 pub mod process;
+mod watch;
 mod xattr;
 
 pub use attributes::*;
@@ -15,6 +16,7 @@ pub use credentials::*;
 pub use data::*;
 pub use names::*;
 pub use objects::*;
+pub use watch::*;
 pub use xattr::*;
 
 use fuse_abi::Errno;

@@ -19,6 +19,7 @@ mod open;
 mod paths;
 mod pins;
 mod stat;
+mod watch;
 mod xattr;
 
 pub use attributes::*;
@@ -30,6 +31,7 @@ pub use objects::*;
 pub use open::{OpenMode, PIN};
 pub use pins::{pin_at, pin_parent};
 pub use stat::is_mount_root;
+pub use watch::*;
 pub use xattr::*;
 
 use fuse_abi::Errno;

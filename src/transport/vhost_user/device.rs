@@ -21,9 +21,11 @@ use super::{
     DeviceOptions,
     dirty::DirtyLog,
     mapping::map,
+    notifier,
     ring::{RING_MAX, Ring},
 };
 
+const NOTIFICATION: u64 = 1 << 0;
 const RING_INDIRECT_DESC: u64 = 1 << 28;
 const RING_EVENT_IDX: u64 = 1 << 29;
 const VERSION_1: u64 = 1 << 32;
@@ -38,14 +40,26 @@ const TAG_LEN: usize = 36;
 
 /// A device as one front end sees it.
 pub(super) struct Device<'s> {
+    /// The queue of high priority and those of requests.
     rings: Vec<Arc<Ring>>,
+    /// The queue of notifications, where one is offered.
+    notifications: Option<Arc<Ring>>,
     tag: Option<String>,
+    request_queues: usize,
     acknowledged: u64,
     regions: Vec<Region>,
     memory: Arc<GuestMemoryMmap>,
     log: Option<Arc<DirtyLog>>,
-    /// Called when the guest is gone without a word: everything it had is given back.
-    end_session: &'s (dyn Fn() + Sync),
+    told: Told<'s>,
+}
+
+/// Who is told of what.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'s> {
+    /// The guest is gone without a word: everything it had is given back.
+    pub(super) end_session: &'s (dyn Fn() + Sync),
+    /// The guest takes no notifications for now.
+    pub(super) unheard: &'s (dyn Fn() + Sync),
 }
 
 /// Where the front end has a region of guest memory in its own address space.
@@ -56,20 +70,56 @@ struct Region {
 }
 
 impl<'s> Device<'s> {
-    pub(super) fn new(rings: Vec<Arc<Ring>>, options: &DeviceOptions, end_session: &'s (dyn Fn() + Sync)) -> Self {
+    pub(super) fn new(
+        rings: Vec<Arc<Ring>>,
+        notifications: Option<Arc<Ring>>,
+        options: &DeviceOptions,
+        told: Told<'s>,
+    ) -> Self {
         Self {
             rings,
+            notifications,
             tag: options.tag.clone(),
+            request_queues: options.request_queues,
             acknowledged: 0,
             regions: Vec::new(),
             memory: Arc::new(GuestMemoryMmap::new()),
             log: None,
-            end_session,
+            told,
         }
     }
 
+    fn features(&self) -> u64 {
+        if self.notifications.is_some() { FEATURES | NOTIFICATION } else { FEATURES }
+    }
+
+    /// As many queues as there can be, whichever features are acknowledged: one without notifications may have a queue of
+    /// requests in their place.
+    fn queues(&self) -> usize {
+        self.rings.len()
+    }
+
+    /// The ring of that number, which depends on whether the guest takes notifications.
     fn ring(&self, index: u32) -> Result<&Arc<Ring>> {
-        self.rings.get(index as usize).ok_or(Error::InvalidParam)
+        let index = index as usize;
+        let ring = match index {
+            _ if index >= self.queues() => None,
+            notifier::QUEUE if self.acknowledged & NOTIFICATION != 0 => self.notifications.as_ref(),
+            notifier::QUEUE.. if self.acknowledged & NOTIFICATION != 0 => self.rings.get(index - 1),
+            _ => self.rings.get(index),
+        };
+        ring.ok_or(Error::InvalidParam)
+    }
+
+    fn all_rings(&self) -> impl Iterator<Item = &Ring> {
+        self.rings.iter().chain(&self.notifications).map(|ring| &**ring)
+    }
+
+    /// A ring is served from now on, or no longer: who speaks by it begins anew.
+    fn moved(&self, ring: &Arc<Ring>) {
+        if self.notifications.as_ref().is_some_and(|notifications| Arc::ptr_eq(notifications, ring)) {
+            (self.told.unheard)();
+        }
     }
 
     /// An address of the front end's as the guest has it.
@@ -83,30 +133,33 @@ impl<'s> Device<'s> {
 
     fn use_memory(&mut self, memory: GuestMemoryMmap) {
         self.memory = Arc::new(memory);
-        self.rings.iter().for_each(|ring| ring.set_memory(Arc::clone(&self.memory)));
+        self.all_rings().for_each(|ring| ring.set_memory(Arc::clone(&self.memory)));
     }
 
     /// Hands the log to the rings while the front end wants one.
     fn use_log(&self) {
         let log = if self.acknowledged & LOG_ALL != 0 { self.log.clone() } else { None };
-        self.rings.iter().for_each(|ring| ring.set_log(log.clone()));
+        self.all_rings().for_each(|ring| ring.set_log(log.clone()));
     }
 
     /// Back to where a new front end begins. Nothing is in flight afterwards.
     fn reset(&mut self) {
-        self.rings.iter().for_each(|ring| ring.reset());
+        self.all_rings().for_each(Ring::reset);
+        (self.told.unheard)();
         self.acknowledged = 0;
         self.log = None;
         self.use_log();
-        (self.end_session)();
+        (self.told.end_session)();
     }
 
     fn config_space(&self) -> Vec<u8> {
         let mut space = vec![0; TAG_LEN];
         let tag = self.tag.as_deref().unwrap_or_default().as_bytes();
         space.iter_mut().zip(tag).for_each(|(place, byte)| *place = *byte);
-        let requests = u32::try_from(self.rings.len().saturating_sub(1)).unwrap_or(u32::MAX);
-        space.extend(requests.to_le_bytes());
+        space.extend(u32::try_from(self.request_queues).unwrap_or(u32::MAX).to_le_bytes());
+        if self.notifications.is_some() {
+            space.extend(notifier::BUFFER.to_le_bytes());
+        }
         space
     }
 }
@@ -136,15 +189,15 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
     }
 
     fn get_features(&mut self) -> Result<u64> {
-        Ok(FEATURES)
+        Ok(self.features())
     }
 
     fn set_features(&mut self, features: u64) -> Result<()> {
-        if features & !FEATURES != 0 {
+        if features & !self.features() != 0 {
             return Err(Error::InvalidParam);
         }
         self.acknowledged = features;
-        for ring in &self.rings {
+        for ring in self.all_rings() {
             ring.set_event_idx(features & RING_EVENT_IDX != 0);
             // Without this feature there is no message to enable a ring.
             if features & PROTOCOL_FEATURES == 0 {
@@ -171,7 +224,7 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
     }
 
     fn get_queue_num(&mut self) -> Result<u64> {
-        Ok(self.rings.len() as u64)
+        Ok(self.queues() as u64)
     }
 
     fn set_mem_table(
@@ -244,11 +297,17 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        Ok(VhostUserVringState::new(index, u32::from(self.ring(index)?.stop())))
+        let ring = self.ring(index)?;
+        let next = ring.stop();
+        self.moved(ring);
+        Ok(VhostUserVringState::new(index, u32::from(next)))
     }
 
     fn set_vring_kick(&mut self, index: u8, kick: Option<File>) -> Result<()> {
-        self.ring(u32::from(index))?.start(kick).map_err(Error::ReqHandlerError)
+        let ring = self.ring(u32::from(index))?;
+        ring.start(kick).map_err(Error::ReqHandlerError)?;
+        self.moved(ring);
+        Ok(())
     }
 
     fn set_vring_call(&mut self, index: u8, call: Option<File>) -> Result<()> {
@@ -266,7 +325,9 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
-        self.ring(index)?.set_enabled(enable);
+        let ring = self.ring(index)?;
+        ring.set_enabled(enable);
+        self.moved(ring);
         Ok(())
     }
 

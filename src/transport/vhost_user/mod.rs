@@ -9,6 +9,7 @@ mod device;
 mod dirty;
 mod drops;
 mod mapping;
+mod notifier;
 mod pool;
 mod ring;
 mod worker;
@@ -25,7 +26,7 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 
 pub use self::closing::Closing;
 use self::{
-    device::Device,
+    device::{Device, Told},
     drops::Drops,
     pool::Pool,
     ring::Ring,
@@ -47,6 +48,10 @@ pub struct DeviceOptions {
     pub pool_threads: usize,
     /// How long a queue's thread looks for requests before it sleeps.
     pub polling: Duration,
+    /// Offer the guest a queue by which it hears what it did not ask for.
+    pub notify: bool,
+    /// Let the file system follow the host for the record, whether or not the guest hears.
+    pub record: bool,
 }
 
 /// What a thread is for: told to whoever confines it, before it does anything.
@@ -56,6 +61,10 @@ pub enum ThreadRole {
     Worker,
     /// Waits for what blocks.
     Pool,
+    /// Tells the guest what it did not ask for.
+    Notifier,
+    /// Follows what happens on the host.
+    Watcher,
 }
 
 /// Serves one front end until it leaves, or until `closing` says that no more is taken. When this returns nothing is in
@@ -70,11 +79,16 @@ pub fn serve<F: FileSystem>(
     closing: &Closing,
     confine: &(impl Fn(ThreadRole) + Sync),
 ) -> io::Result<()> {
-    let rings: Vec<Arc<Ring>> = (0..=options.request_queues).map(Ring::new).collect::<io::Result<_>>()?;
+    // A front end that counts a queue of notifications and does not take it may use one more for requests.
+    let spare = usize::from(options.notify);
+    let rings: Vec<Arc<Ring>> = (0..=options.request_queues + spare).map(Ring::new).collect::<io::Result<_>>()?;
+    let follows = options.notify || options.record;
+    let notifications = follows.then(|| Ring::new(notifier::QUEUE)).transpose()?;
     let (pool, drops) = (Pool::default(), Drops::default());
+    let fs = server.file_system();
     let _admitted = closing.admit(&rings);
     thread::scope(|scope| {
-        let crew = Crew { rings: &rings, pool: &pool };
+        let crew = Crew { rings: &rings, notifications: notifications.as_deref(), pool: &pool, fs };
         for ring in &rings {
             let ring = Arc::clone(ring);
             let name = if ring.index == HIPRIO { "hiprio".into() } else { format!("queue {}", ring.index) };
@@ -101,7 +115,21 @@ pub fn serve<F: FileSystem>(
                 pool.run(server, &drops);
             })?;
         }
-        let ended = talk(connection, &rings, server, options);
+        if let Some(ring) = &notifications {
+            fs.unmute();
+            thread::Builder::new().name("notifier".into()).spawn_scoped(scope, || {
+                let _vital = Vital;
+                fs.begin_thread();
+                confine(ThreadRole::Notifier);
+                notifier::run(ring, server, options.record);
+            })?;
+            thread::Builder::new().name("watcher".into()).spawn_scoped(scope, || {
+                let _vital = Vital;
+                confine(ThreadRole::Watcher);
+                fs.watch();
+            })?;
+        }
+        let ended = talk(connection, &rings, notifications.as_ref().filter(|_| options.notify), server, options);
         drop(crew);
         server.end_session();
         ended
@@ -109,19 +137,22 @@ pub fn serve<F: FileSystem>(
 }
 
 /// Stops everybody when it is dropped, however serving ended: the threads are waited for.
-struct Crew<'c> {
+struct Crew<'c, F: FileSystem> {
     rings: &'c [Arc<Ring>],
+    notifications: Option<&'c Ring>,
     pool: &'c Pool,
+    fs: &'c F,
 }
 
-impl Drop for Crew<'_> {
+impl<F: FileSystem> Drop for Crew<'_, F> {
     fn drop(&mut self) {
-        self.rings.iter().for_each(|ring| ring.end());
+        self.rings.iter().map(|ring| &**ring).chain(self.notifications).for_each(Ring::end);
+        self.fs.mute();
         self.pool.end();
     }
 }
 
-/// In a thread that no queue can do without. A panic within a request ends that request alone; one anywhere else would
+/// In a thread that no queue, and no guest that relies on being told, can do without. A panic within a request ends that request alone; one anywhere else would
 /// leave requests that nobody hands back, and whoever stops the ring would wait for them for ever.
 struct Vital;
 
@@ -138,11 +169,17 @@ impl Drop for Vital {
 fn talk<F: FileSystem>(
     connection: UnixStream,
     rings: &[Arc<Ring>],
+    notifications: Option<&Arc<Ring>>,
     server: &Server<F>,
     options: &DeviceOptions,
 ) -> io::Result<()> {
-    let end_session = || server.end_session();
-    let device = Device::new(rings.to_vec(), options, &end_session);
+    let (end_session, unheard) = (|| server.end_session(), || server.file_system().unheard());
+    let device = Device::new(
+        rings.to_vec(),
+        notifications.cloned(),
+        options,
+        Told { end_session: &end_session, unheard: &unheard },
+    );
     let mut messages = BackendReqHandler::from_stream(connection, Arc::new(Mutex::new(device)));
     loop {
         match messages.handle_request() {

@@ -158,12 +158,32 @@ impl Ring {
         Taken::Requests(memory, table)
     }
 
+    /// Whether the ring may be served now.
+    pub(super) fn is_served(&self) -> bool {
+        self.state().serving().is_some()
+    }
+
+    /// Sleeps until the ring may be served; says no at the end of the connection.
+    pub(super) fn await_start(&self) -> bool {
+        loop {
+            let (ending, served) = {
+                let state = self.state();
+                (state.ending, state.serving().is_some())
+            };
+            if ending || served {
+                return !ending;
+            }
+            self.sleep(Rest::UntilWoken);
+        }
+    }
+
     /// How many requests were taken and not handed back.
     pub(super) fn in_flight(&self) -> usize {
         self.state().in_flight.into()
     }
 
-    fn has_more(&self) -> bool {
+    /// Whether there is something to take, or the connection is over.
+    pub(super) fn has_more(&self) -> bool {
         let state = self.state();
         state.ending || state.serving().is_some_and(|memory| state.has_more(&memory))
     }

@@ -11,7 +11,7 @@ use super::{
     ring::{Rest, Ring, Taken},
 };
 use crate::{
-    protocol::{FileSystem, Served, Server},
+    protocol::{FileSystem, Served, Server, Turn},
     transport::virtqueue::{self, Chain, Memory, Table},
 };
 
@@ -61,9 +61,10 @@ impl<F: FileSystem> Worker<'_, F> {
         let mut room = Room { heads: Vec::with_capacity(BATCH), chain: Chain::default(), head: Vec::new() };
         // All that the guest has asked for is in the pool: it waits for that, and is not likely to ask for more.
         let mut guest_waits = false;
+        let turn = self.server.turns().enlist();
         loop {
             match self.ring.take(&mut room.heads, BATCH) {
-                Taken::Requests(memory, table) => guest_waits = self.serve_batch(&memory, table, &mut room),
+                Taken::Requests(memory, table) => guest_waits = self.serve_batch(&memory, table, &mut room, &turn),
                 Taken::Nothing => {
                     room.chain.clear();
                     let found = !std::mem::take(&mut guest_waits) && self.poll();
@@ -92,22 +93,24 @@ impl<F: FileSystem> Worker<'_, F> {
     }
 
     /// Says whether all that the guest waits for was handed over.
-    fn serve_batch(&self, memory: &Memory, table: Table, room: &mut Room) -> bool {
+    fn serve_batch(&self, memory: &Memory, table: Table, room: &mut Room, turn: &Turn<'_>) -> bool {
+        turn.begin();
         let mut all_handed_over = true;
         let mut heads = std::mem::take(&mut room.heads);
         let count = heads.len();
         for index in heads.drain(..) {
-            all_handed_over &= self.serve_one(memory, table, index, room);
+            all_handed_over &= self.serve_one(memory, table, index, room, turn);
         }
         room.heads = heads;
         if !all_handed_over {
             self.ring.notify();
         }
+        turn.end();
         all_handed_over && self.ring.in_flight() <= count
     }
 
     /// Says whether the request was handed over.
-    fn serve_one(&self, memory: &Memory, table: Table, index: u16, room: &mut Room) -> bool {
+    fn serve_one(&self, memory: &Memory, table: Table, index: u16, room: &mut Room, turn: &Turn<'_>) -> bool {
         let len = match room.chain.load(memory, table, index) {
             Ok(()) => {
                 virtqueue::copy_head(self.server, &room.chain, &mut room.head);
@@ -117,7 +120,7 @@ impl<F: FileSystem> Worker<'_, F> {
                             self.hand_over(pool, index, room);
                             return true;
                         }
-                        None => self.wait_for(room),
+                        None => self.wait_for(room, turn),
                     },
                     served => self.drops.len_of(self.ring.index, served),
                 }
@@ -129,9 +132,14 @@ impl<F: FileSystem> Worker<'_, F> {
     }
 
     /// Serves here what waits. Those before it need not wait for it.
-    fn wait_for(&self, room: &Room) -> u32 {
+    fn wait_for(&self, room: &Room, turn: &Turn<'_>) -> u32 {
         self.ring.notify();
-        self.drops.len_of(self.ring.index, virtqueue::serve(self.server, &room.chain, &room.head, true))
+        // What waits carries no names and attributes that last until there is word: nothing is held back for it, here or
+        // in the pool.
+        turn.end();
+        let len = self.drops.len_of(self.ring.index, virtqueue::serve(self.server, &room.chain, &room.head, true));
+        turn.begin();
+        len
     }
 
     fn hand_over(&self, pool: &Pool, index: u16, room: &mut Room) {

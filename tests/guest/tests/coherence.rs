@@ -33,7 +33,8 @@ fn what_is_opened_or_listed_is_never_stale() {
     for (seed, (via, stream)) in (1..).zip(vias) {
         for mode in ["coherent", "never"] {
             let share = share(&program, &["--cache", mode, "--dir-stream", stream], via);
-            let report = check(&share, &Plan { steps: 150, seed, strict: false, map: mode == "coherent" });
+            let report =
+                check(&share, &Plan { steps: 150, seed, strict: false, hears: false, map: mode == "coherent" });
             assert!(report.violations.is_empty() && report.estale == 0, "{mode} {via:?} seed {seed}: {report:#?}");
         }
     }
@@ -43,7 +44,7 @@ fn what_is_opened_or_listed_is_never_stale() {
 fn without_attribute_timeout_every_stat_is_true_as_well() {
     let Some(program) = ferryfs() else { return };
     let share = share(&program, &["--cache", "coherent", "--attr-timeout", "0"], Via::Bridge(1));
-    let report = check(&share, &Plan { steps: 150, seed: 4, strict: true, map: true });
+    let report = check(&share, &Plan { steps: 150, seed: 4, strict: true, hears: false, map: true });
     assert!(report.violations.is_empty() && report.estale == 0, "{report:#?}");
 }
 
@@ -51,7 +52,7 @@ fn without_attribute_timeout_every_stat_is_true_as_well() {
 fn the_checker_finds_what_a_mode_shows_that_trusts_blindly() {
     let Some(program) = ferryfs() else { return };
     let share = share(&program, &["--cache", "always"], Via::Bridge(1));
-    let report = check(&share, &Plan { steps: 100, seed: 1, strict: false, map: false });
+    let report = check(&share, &Plan { steps: 100, seed: 1, strict: false, hears: false, map: false });
     assert!(!report.violations.is_empty(), "{report}");
 }
 

@@ -31,6 +31,9 @@ struct Arguments {
     /// Keep no attributes, and compare each stat
     #[arg(long)]
     strict: bool,
+    /// The guest hears of changes, and every stat is compared as soon as it has heard
+    #[arg(long)]
+    notify: bool,
     /// A directory of the file system to share
     #[arg(long, default_value = "/tmp")]
     place: PathBuf,
@@ -58,7 +61,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let mut args: Vec<&str> = arguments.args.split_whitespace().collect();
-    if arguments.strict {
+    if arguments.notify {
+        args.push("--notify");
+    } else if arguments.strict {
         args.extend(["--attr-timeout", "0"]);
     }
     let via = if arguments.queues == 0 { Via::Fuse } else { Via::Bridge(arguments.queues) };
@@ -71,7 +76,13 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
             stale += outcome.estale.values().sum::<u64>();
             continue;
         }
-        let plan = Plan { steps: arguments.steps, seed, strict: arguments.strict, map: !arguments.expect_stale };
+        let plan = Plan {
+            steps: arguments.steps,
+            seed,
+            strict: arguments.strict || arguments.notify,
+            hears: arguments.notify,
+            map: !arguments.expect_stale,
+        };
         let report = check(&share, &plan);
         for violation in report.violations.iter().take(arguments.show) {
             println!("  {violation}");

@@ -33,6 +33,8 @@ pub struct Plan {
     pub seed: u64,
     /// Attributes are never kept: each `stat` is compared, not only what is opened or listed.
     pub strict: bool,
+    /// The guest hears of changes: what it sees is compared once it has heard, and nothing is excused by a timeout.
+    pub hears: bool,
     /// Read files through mappings too. Not with a server that may be stale: a page beyond the true end kills the reader.
     pub map: bool,
 }
@@ -140,9 +142,25 @@ impl Checker<'_> {
             if done.error == Some(Errno::STALE) {
                 self.report.estale += 1;
             }
+            if self.plan.hears {
+                self.share.await_word();
+                // The guest hears of what happens in directories that it has looked into.
+                self.visit(&mut self.share.mountpoint().to_owned());
+            }
             self.after(step, &done.text, &done.paths);
         }
         self.report
+    }
+
+    /// Has the guest look into every directory there is.
+    fn visit(&self, dir: &mut PathBuf) {
+        for entry in std::fs::read_dir(&*dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                dir.push(entry.file_name());
+                self.visit(dir);
+                dir.pop();
+            }
+        }
     }
 
     fn after(&mut self, step: u32, action: &str, paths: &[PathBuf]) {
@@ -224,7 +242,7 @@ impl Checker<'_> {
     }
 
     fn hold(&mut self, places: &[PathBuf]) {
-        if !self.plan.strict && self.rng.u32(..8) == 0 {
+        if (!self.plan.strict || self.plan.hears) && self.rng.u32(..8) == 0 {
             let file = actions::any_path(&mut self.rng);
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             self.files.extend(rustix::fs::open(self.share.mountpoint().join(file), flags, Mode::empty()));
@@ -275,6 +293,7 @@ impl Checker<'_> {
         }
         // A name that was there a moment ago may be believed for the attributes' time; one that is there must be found.
         let bounded = (look == Look::Found && host != Seen::Present) || hidden_by_a_file(&guest, &host);
+        let bounded = bounded && !self.plan.hears;
         // The directory has gone, or is no directory: either way nothing is there.
         let nothing = guest == Seen::Absent && host == Seen::Error(Errno::NOTDIR);
         let bounded = bounded || nothing;

@@ -1,18 +1,25 @@
 //! A shared directory, mounted one way or another.
 
 use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::bridge::{Bridge, BridgeOptions};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
+use crate::front_end::virtio;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How a guest reaches the share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +42,7 @@ pub struct Share {
     mountpoint: TempDir,
     source: PathBuf,
     stage: PathBuf,
+    words: AtomicU32,
     _host: TempDir,
 }
 
@@ -57,12 +65,15 @@ impl Share {
             }
             Via::Bridge(queues) => {
                 let mut daemon = Daemon::share(program, &source, args)?;
-                let options = BridgeOptions { queues, ..BridgeOptions::default() };
+                let mut options = BridgeOptions { queues, ..BridgeOptions::default() };
+                if args.contains(&"--notify") {
+                    options.virtio |= virtio::NOTIFICATION;
+                }
                 let bridge = Bridge::mount(daemon.connect()?, mountpoint.path(), &options)?;
                 Server::Bridge(Some(Box::new(bridge)), daemon)
             }
         };
-        Ok(Self { server: Some(server), mountpoint, source, stage, _host: host })
+        Ok(Self { server: Some(server), mountpoint, source, stage, words: AtomicU32::new(0), _host: host })
     }
 
     /// What is shared, as the host sees it.
@@ -81,6 +92,26 @@ impl Share {
     #[must_use]
     pub fn mountpoint(&self) -> &Path {
         self.mountpoint.path()
+    }
+
+    /// Waits until the guest has heard of everything that the host did until now: of two files of its own, the second of
+    /// which is told as removed after all that was told with the first. Only word makes the guest's kernel say so.
+    ///
+    /// # Panics
+    /// When it does not hear in time.
+    pub fn await_word(&self) {
+        for _ in 0..2 {
+            // A name that was never heard of before: what is still said of another does not concern it.
+            let name = format!("word-{}", self.words.fetch_add(1, Ordering::Relaxed));
+            let (here, there) = (self.source.join(&name), self.mountpoint().join(&name));
+            let heard = || -> io::Result<()> {
+                fs::write(&here, "")?;
+                let removal = Removal::of(&there)?;
+                fs::remove_file(&here)?;
+                removal.wait()
+            };
+            heard().unwrap_or_else(|error| panic!("the guest does not hear of changes: {error}"));
+        }
     }
 
     /// The bridge, if there is one.
@@ -117,6 +148,27 @@ impl Drop for Share {
             }
             None => {}
         }
+    }
+}
+
+/// A file of the guest whose end is waited for.
+struct Removal(OwnedFd);
+
+impl Removal {
+    fn of(path: &Path) -> io::Result<Self> {
+        let events = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        add_watch(&events, path, WatchFlags::DELETE_SELF)?;
+        Ok(Self(events))
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let limit = rustix::fs::Timespec { tv_sec: LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
+        if poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&limit))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut room = [const { MaybeUninit::uninit() }; 512];
+        let removed = Reader::new(&self.0, &mut room).next()?.events().contains(ReadFlags::DELETE_SELF);
+        if removed { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
     }
 }
 
