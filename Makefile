@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-TEST_STEPS := lint unit torture-quick conformance-quick e2e-quick check-macos
+TEST_STEPS := lint unit torture-quick conformance-quick conformance-virtio-quick e2e-quick check-macos
 
 .PHONY: help
 help: ## list these targets
