@@ -90,6 +90,7 @@ UNITDIR := $(PREFIX)/lib/systemd/system
 install: ## install the daemon, libvirt's description and the systemd unit (PREFIX, DESTDIR)
 	@test -x $(TARGET_DIR)/release/ferryfs || { echo "install: run 'make build' first" >&2; exit 1; }
 	install -D -m 755 $(TARGET_DIR)/release/ferryfs $(DESTDIR)$(BINDIR)/ferryfs
+	install -D -m 755 packaging/ferryfs-events $(DESTDIR)$(BINDIR)/ferryfs-events
 	install -d $(DESTDIR)$(DATADIR)/qemu/vhost-user $(DESTDIR)$(UNITDIR)
 	sed 's|"/usr/libexec/ferryfs"|"$(BINDIR)/ferryfs"|' packaging/50-ferryfs.json \
 		> $(DESTDIR)$(DATADIR)/qemu/vhost-user/50-ferryfs.json

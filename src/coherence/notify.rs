@@ -147,6 +147,8 @@ struct State {
     everything: bool,
     prune: bool,
     speaking: bool,
+    /// A client hears.
+    heard: bool,
     ended: bool,
 }
 
@@ -241,9 +243,10 @@ impl Outbox {
     }
 
     /// Somebody begins to tell: first of all that changed while nobody did.
-    pub fn begin(&self) {
+    /// `heard` says whether a client listens, or whether it is for the record only.
+    pub fn begin(&self, heard: bool) {
         let mut state = self.state();
-        (state.speaking, state.everything) = (true, true);
+        (state.speaking, state.heard, state.everything) = (true, heard, true);
     }
 
     /// Nobody tells any more, or not now.
@@ -257,6 +260,11 @@ impl Outbox {
     /// Somebody may begin to tell.
     pub fn unmute(&self) {
         self.state().ended = false;
+    }
+
+    /// Whether nobody is to tell any more.
+    pub fn is_mute(&self) -> bool {
+        self.state().ended
     }
 
     /// Nobody is to tell any more.
@@ -287,7 +295,7 @@ impl Outbox {
     /// All there was is told. If no more was lost meanwhile, grants are given again.
     pub fn told_everything(&self) {
         let state = self.state();
-        if state.speaking && !state.everything && !state.ended {
+        if state.speaking && state.heard && !state.everything && !state.ended {
             self.trusted.store(true, Ordering::SeqCst);
         }
     }
@@ -303,7 +311,7 @@ mod tests {
 
     fn speaking() -> Outbox {
         let outbox = Outbox::default();
-        outbox.begin();
+        outbox.begin(true);
         assert!(outbox.take().unwrap().everything, "first all that changed while nobody spoke");
         outbox.told_everything();
         outbox
@@ -363,7 +371,7 @@ mod tests {
         let outbox = Outbox::default();
         outbox.changed(name(1), true);
         assert!(!outbox.is_trusted() && outbox.take().is_none());
-        outbox.begin();
+        outbox.begin(true);
         assert!(!outbox.is_trusted());
         assert!(outbox.take().unwrap().everything);
         outbox.told_everything();
@@ -381,7 +389,7 @@ mod tests {
         });
         outbox.end();
         outbox.unmute();
-        outbox.begin();
+        outbox.begin(true);
         assert!(outbox.take().is_some());
     }
 

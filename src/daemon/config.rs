@@ -1,11 +1,14 @@
 //! What the command line says of the file system, as the file system takes it.
 
+use std::ffi::CString;
+
 use super::{error::Error, limits::DescriptorBudget, options::FileSystemOptions, values::CacheMode};
 use crate::passthrough::{
     config::{Config, Negotiation},
     idmap::IdMap,
     xattr_map::XattrMap,
 };
+use crate::protocol::Name;
 
 impl FileSystemOptions {
     /// Whether the options make sense, by themselves and together: said before anything else is done.
@@ -53,6 +56,7 @@ impl FileSystemOptions {
             attr_timeout: self.attr_timeout,
             negative_timeout: self.negative_timeout.unwrap_or_default(),
             notify: self.notify,
+            event_file: self.event_file()?,
             no_open: self.no_open,
             dir_stream: self.dir_stream,
             announce_submounts: self.announces_submounts(),
@@ -63,6 +67,18 @@ impl FileSystemOptions {
         config.share_descriptors(usize::try_from(descriptors.guest).unwrap_or(usize::MAX));
         config.check().map_err(|error| Error::Usage(error.to_string()))?;
         Ok(config)
+    }
+}
+
+impl FileSystemOptions {
+    fn event_file(&self) -> Result<Option<CString>, Error> {
+        let Some(name) = &self.event_file else { return Ok(None) };
+        if self.readonly || self.cache != CacheMode::Coherent {
+            return Err(Error::usage("--event-file needs --cache=coherent and a share that is not read-only"));
+        }
+        let name = CString::new(name.as_str()).ok().filter(|name| Name::new(name).is_ok());
+        let wrong = || Error::usage("--event-file takes a name without '/', of a file in the root of the share");
+        name.map(Some).ok_or_else(wrong)
     }
 }
 

@@ -103,6 +103,10 @@ pub struct FileSystemOptions {
     /// has mounted on the share
     #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "notify")]
     pub negative_timeout: Option<Duration>,
+    /// Append paths that the host changed to this file in the root of the share: for ferryfs-events in a guest, which
+    /// turns them into file events there (with --cache=coherent)
+    #[arg(long, value_name = "NAME")]
+    pub event_file: Option<String>,
     /// Serve extended attributes
     #[arg(long)]
     xattr: bool,

@@ -236,8 +236,13 @@ const WATCHING: &[(c_long, Arguments)] = &[(libc::SYS_inotify_add_watch, Any), (
 const ALLOCATING: &[(c_long, Arguments)] =
     &[(libc::SYS_openat, Bits(2, (libc::O_ACCMODE | libc::O_CREAT) as u64, libc::O_RDONLY as u64))];
 
-const LOOKING: &[(c_long, Arguments)] =
-    &[(libc::SYS_name_to_handle_at, Any), (libc::SYS_open_by_handle_at, Any), (libc::SYS_statx, Any)];
+/// With what keeps the event file short.
+const LOOKING: &[(c_long, Arguments)] = &[
+    (libc::SYS_ftruncate, Any),
+    (libc::SYS_name_to_handle_at, Any),
+    (libc::SYS_open_by_handle_at, Any),
+    (libc::SYS_statx, Any),
+];
 
 const CONTROL: &[(c_long, Arguments)] = &[
     (libc::SYS_accept4, Any),

@@ -42,6 +42,7 @@ pub(super) fn serve(setup: Setup) -> Result<(), Error> {
         pool_threads: options.queues.pool_threads(),
         polling: options.queues.polling(),
         notify: options.file_system.notify,
+        record: options.file_system.event_file.is_some(),
     };
     let closing = Arc::new(Closing::default());
     last_work.set({

@@ -126,6 +126,15 @@ pub fn set_size(file: BorrowedFd<'_>, size: u64) -> Result<()> {
     rustix::fs::ftruncate(file, size).map_err(errno)
 }
 
+/// Adds bytes to the end of a file that was opened to be appended to.
+///
+/// # Errors
+/// The host's; `EIO` where it took a part only.
+pub fn append(file: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+    let written = rustix::io::write(file, bytes).map_err(errno)?;
+    if written == bytes.len() { Ok(()) } else { Err(Errno::EIO) }
+}
+
 /// The kernel takes this many segments a call.
 const SEGMENTS_MAX: usize = 1024;
 

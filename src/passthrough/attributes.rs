@@ -48,7 +48,7 @@ impl Passthrough {
         let handle = given_out(cx, handle);
         if handle.is_none() {
             let inode = self.inode(cx, node)?;
-            if inode.known.is_some() && inode.handles.load(Ordering::Relaxed) == 0 {
+            if inode.is_followed() && inode.handles.load(Ordering::Relaxed) == 0 {
                 let (found, leads_here) = self.follow_names(&inode)?;
                 let asked = if inode.kind == Kind::Directory { Asked::Directory } else { Asked::Attributes };
                 self.judge_path(cx, asked, &inode, leads_here)?;
@@ -125,6 +125,11 @@ impl Passthrough {
         if changes.handle.is_none() {
             self.require_path(cx, Asked::Change, &inode)?;
             self.walks.ended(cx.pid);
+        }
+        if self.takes_pokes() && super::events::is_poke(changes) {
+            // The guest's own kernel tells whoever watches there.
+            let (inode, found) = self.stat_node(cx, node, None)?;
+            return Ok(self.attr_out(cx, &inode, &found));
         }
         let fd = self.fd(&inode)?;
         self.as_server()?;

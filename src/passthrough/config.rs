@@ -3,7 +3,7 @@
 //! The defaults are those of the `virtiofsd` command. Where options depend on each other, this module says how; it
 //! opens nothing and asks the system nothing.
 
-use std::time::Duration;
+use std::{ffi::CString, time::Duration};
 
 use super::{idmap::IdMap, xattr_map::XattrMap};
 use crate::{
@@ -53,6 +53,9 @@ pub struct Config {
     /// Watch the directories that the guest knows, and tell the guest of changes: for `--cache=coherent`, and transports
     /// whose client hears.
     pub notify: bool,
+    /// The name of a file in the root of the share to which paths that the host changed are appended, for a helper in a
+    /// guest that no kernel tells. Goes with `--cache=coherent`, too.
+    pub event_file: Option<CString>,
     /// How many directories may be watched.
     pub watch_budget: usize,
     /// Let the guest open files and directories without asking, where it can: what is read and written is named by its
@@ -99,6 +102,7 @@ impl Default for Config {
             attr_timeout: None,
             negative_timeout: Duration::ZERO,
             notify: false,
+            event_file: None,
             watch_budget: WATCHES,
             no_open: false,
             dir_stream: None,
@@ -155,7 +159,7 @@ impl Config {
         if translated && self.posix_acl.is_wanted() {
             return Err(Contradiction::TranslatedAcl);
         }
-        if self.notify && self.cache != CacheMode::Coherent {
+        if (self.notify || self.event_file.is_some()) && self.cache != CacheMode::Coherent {
             return Err(Contradiction::NotifyWithoutValidation);
         }
         if self.no_open {
@@ -181,7 +185,9 @@ pub enum Contradiction {
     #[error("posix-acl cannot be used together with translated users or groups: the ids in the lists stay as they are")]
     TranslatedAcl,
     /// What is told unasked is decided by what the guest is known to believe.
-    #[error("notifications go with the cache mode coherent: no other keeps account of what the guest knows")]
+    #[error(
+        "notifications and an event file go with the cache mode coherent: no other keeps account of what the guest knows"
+    )]
     NotifyWithoutValidation,
     /// A guest that does not ask at an open keeps what it has, which only one mode allows.
     #[error("no-open needs cache=always: other modes learn or decide something at each open")]

@@ -97,6 +97,7 @@ impl Passthrough {
                 inode.changed_content();
                 self.drop_mapped_capability(&inode)?;
                 found = host::stat(fd.as_fd())?;
+                inode.written_to();
             }
             Ok(fd)
         });

@@ -10,6 +10,7 @@ pub mod config;
 mod create;
 mod credentials;
 mod directories;
+mod events;
 mod files;
 mod handles;
 pub mod idmap;
@@ -119,7 +120,7 @@ impl Passthrough {
             walks: Walks::default(),
             began: Instant::now(),
             warned_of_remote: AtomicBool::new(false),
-            news: News::new(&config),
+            news: News::new(&config, root.as_fd(), &fds)?,
             inodes: InodeTable::new(root, &found, is_remote, config.cache == CacheMode::Coherent),
             descriptors: Budget::new(config.descriptor_budget - kept),
             files: Handles::new(Arc::clone(&handles)),

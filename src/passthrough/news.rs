@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     ffi::CString,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -20,6 +20,7 @@ use fuse_abi::{EntryOut, Errno};
 use super::{
     Passthrough,
     config::Config,
+    events::{EventFile, Happened},
     inodes::{Inode, NameHint},
 };
 use crate::{
@@ -30,8 +31,8 @@ use crate::{
         validation::Untold,
         watch::{Event, Watches},
     },
-    host::{self, Kind, Stat},
-    protocol::{Context, Name, NodeId, Sent, Turns},
+    host::{self, Kind, SelfFds, Stat},
+    protocol::{Context, Ear, Name, NodeId, Sent, Turns},
 };
 
 /// The minor version from which a client can be told to look up every name again.
@@ -46,6 +47,7 @@ pub(super) struct News {
     outbox: Outbox,
     watches: Watches,
     absences: Absences,
+    events: Option<EventFile>,
     /// The version that the session agreed on.
     minor: AtomicU32,
     names: Duration,
@@ -55,16 +57,25 @@ pub(super) struct News {
 
 impl News {
     /// Nothing where none are wanted, or the host has no means to watch.
-    pub(super) fn new(config: &Config) -> Option<Self> {
-        if !config.notify || config.cache != CacheMode::Coherent {
-            return None;
+    ///
+    /// # Errors
+    /// Those of opening the event file.
+    pub(super) fn new(config: &Config, root: BorrowedFd<'_>, fds: &SelfFds) -> host::Result<Option<Self>> {
+        if !(config.notify || config.event_file.is_some()) || config.cache != CacheMode::Coherent {
+            return Ok(None);
         }
-        let watches = Watches::new(config.watch_budget)
-            .inspect_err(|errno| log::warn!("the host cannot be watched, and changes show when asked for: {errno}"))
-            .ok()?;
+        let watches = match Watches::new(config.watch_budget) {
+            Ok(watches) => watches,
+            Err(errno) => {
+                log::warn!("the host cannot be watched, and changes show when asked for: {errno}");
+                return Ok(None);
+            }
+        };
+        let events = config.event_file.as_deref().map(|name| EventFile::open(root, fds, name)).transpose()?;
         let (names, attributes) = config.hearing();
         let (outbox, absences, minor) = Default::default();
-        Some(Self { outbox, watches, absences, minor, names, attributes, missing: config.negative_timeout })
+        let missing = config.negative_timeout;
+        Ok(Some(Self { outbox, watches, absences, events, minor, names, attributes, missing }))
     }
 
     pub(super) fn begin(&self, minor: u32) {
@@ -79,6 +90,10 @@ impl News {
     pub(super) fn mute(&self) {
         self.outbox.mute();
         self.watches.mute();
+    }
+
+    pub(super) fn is_mute(&self) -> bool {
+        self.outbox.is_mute()
     }
 
     /// Nobody hears for now.
@@ -111,7 +126,7 @@ impl Passthrough {
     /// Watches a directory, before something in it is looked at for the guest.
     pub(super) fn follow(&self, dir: &Inode) {
         let Some(news) = &self.news else { return };
-        if !dir.may_be_watched() || !news.outbox.is_trusted() {
+        if !dir.may_be_watched() || !(news.outbox.is_trusted() || news.events.is_some()) {
             return;
         }
         if !news.watches.has_room() {
@@ -145,6 +160,11 @@ impl Passthrough {
 
     fn hears_in(&self, dir: &Inode) -> Option<&News> {
         self.news.as_ref().filter(|news| dir.is_watched() && news.outbox.is_trusted())
+    }
+
+    /// Whether a helper of the guest sets a time that nobody means.
+    pub(super) fn takes_pokes(&self) -> bool {
+        self.news.as_ref().is_some_and(|news| news.events.is_some())
     }
 
     /// How long the guest may trust a name in this directory.
@@ -202,9 +222,11 @@ impl Passthrough {
         });
     }
 
-    pub(super) fn tell_news(&self, turns: &Turns, send: &mut dyn FnMut(&[u8]) -> Sent) {
+    pub(super) fn tell_news(&self, turns: &Turns, send: Option<Ear<'_>>) {
         let Some(news) = &self.news else { return };
-        news.outbox.begin();
+        news.outbox.begin(send.is_some());
+        let mut nobody = |_: &[u8]| Sent::Heard;
+        let send = send.unwrap_or(&mut nobody);
         let mut teller =
             Teller { shared: self, news, send, bytes: Vec::with_capacity(MESSAGE_MAX), heard: Sent::Heard };
         while teller.heard != Sent::Gone
@@ -289,7 +311,16 @@ impl Teller<'_, '_> {
         if let (Some(inode), Ok(found)) = (&believed, &found)
             && self.leads_to(dir, name, inode, found)
         {
-            return self.tell_inode(inode, found);
+            if self.tell_inode(inode, found) {
+                self.record(Happened::Changed, dir, name);
+            }
+            return;
+        }
+        match (&believed, &found) {
+            (Some(_), Err(_)) => self.record(Happened::Went, dir, name),
+            (None, Ok(_)) if named => self.record(Happened::Came, dir, name),
+            (_, Ok(_)) => self.record(Happened::Changed, dir, name),
+            (None, Err(_)) => {}
         }
         if let Ok(found) = &found
             && let Some(other) = self.shared.inodes.peek(&found.identity)
@@ -304,6 +335,17 @@ impl Teller<'_, '_> {
             Some(inode) => self.tell_that_it_left(dir, name, inode),
             None if found.is_ok() && self.news.absences.take(hint.as_u64()) => self.tell_that_it_came(dir, name),
             None => {}
+        }
+    }
+
+    /// Notes what the host did for those whom no kernel tells.
+    fn record(&self, what: Happened, dir: &Inode, name: &[u8]) {
+        let Some(events) = &self.news.events else { return };
+        if dir.id == NodeId::ROOT && events.is(name) {
+            return;
+        }
+        if let Some(path) = self.shared.share_path(dir, name) {
+            events.tell(what, &path);
         }
     }
 
@@ -345,13 +387,15 @@ impl Teller<'_, '_> {
 
     fn tell_node(&mut self, inode: &Inode) {
         match self.shared.fd(inode).and_then(|fd| host::stat(fd.as_fd())) {
-            Ok(found) => self.tell_inode(inode, &found),
+            Ok(found) => {
+                self.tell_inode(inode, &found);
+            }
             Err(_) => self.send(Notification::InvalInode(inode.id.0)),
         }
     }
 
-    /// Holds what is true of an inode against what the guest was told of it.
-    fn tell_inode(&mut self, inode: &Inode, found: &Stat) {
+    /// Holds what is true of an inode against what the guest was told of it. Says whether that was something else.
+    fn tell_inode(&mut self, inode: &Inode, found: &Stat) -> bool {
         let now = self.shared.print(inode.kind, 0, found);
         let untold = inode.known().map_or(Untold::Nothing, |known| match inode.kind {
             Kind::Directory => known.record.untold_listing(now),
@@ -362,6 +406,7 @@ impl Teller<'_, '_> {
             Untold::Attributes => self.send(Notification::InvalAttributes(inode.id.0)),
             Untold::Content => self.send(Notification::InvalInode(inode.id.0)),
         }
+        untold != Untold::Nothing
     }
 
     /// Looks at all that the guest knows.

@@ -4,9 +4,9 @@ use fuse_abi::{AttrOut, EntryOut, Kstatfs, OpenOut, StatxOut};
 
 use super::Passthrough;
 use crate::protocol::{
-    Agreement, AttributeChanges, Body, Context, CopyRange, Creation, DirectoryReply, FileSystem, HandleId, Ioctl,
-    IoctlData, LookupName, Name, NodeId, OpenFlags, Payload, ReadArgs, ReadDirArgs, RenameMode, Result, Sent,
-    SymlinkTarget, Turns, Whence, Wishes, WriteArgs, XattrName,
+    Agreement, AttributeChanges, Body, Context, CopyRange, Creation, DirectoryReply, Ear, FileSystem, HandleId, Ioctl,
+    IoctlData, LookupName, Name, NodeId, OpenFlags, Payload, ReadArgs, ReadDirArgs, RenameMode, Result, SymlinkTarget,
+    Turns, Whence, Wishes, WriteArgs, XattrName,
 };
 
 impl FileSystem for Passthrough {
@@ -31,7 +31,7 @@ impl FileSystem for Passthrough {
         }
     }
 
-    fn speak(&self, turns: &Turns, send: &mut dyn FnMut(&[u8]) -> Sent) {
+    fn speak(&self, turns: &Turns, send: Option<Ear<'_>>) {
         self.tell_news(turns, send);
     }
 
@@ -43,6 +43,10 @@ impl FileSystem for Passthrough {
         if let Some(news) = &self.news {
             news.unmute();
         }
+    }
+
+    fn is_mute(&self) -> bool {
+        self.news.as_ref().is_none_or(super::news::News::is_mute)
     }
 
     fn unheard(&self) {

@@ -105,6 +105,9 @@ pub enum Sent {
     Gone,
 }
 
+/// Who hears a message that the client did not ask for.
+pub type Ear<'e> = &'e mut dyn FnMut(&[u8]) -> Sent;
+
 /// What goes with every creation.
 #[derive(Clone, Copy, Debug)]
 pub struct Creation<'r> {
@@ -301,11 +304,16 @@ pub trait FileSystem: Send + Sync {
     fn unmute(&self) {}
     /// Says what the client did not ask for, a message at a time, until nobody listens or [`mute`](Self::mute). An empty
     /// message asks whether anybody does. Every thread that serves has its place in `turns`.
-    fn speak(&self, turns: &Turns, send: &mut dyn FnMut(&[u8]) -> Sent) {}
+    /// Without `send` nobody hears, and the file system may keep a record for others.
+    fn speak(&self, turns: &Turns, send: Option<Ear<'_>>) {}
     /// Follows what happens on the host, until [`mute`](Self::mute).
     fn watch(&self) {}
     /// Nobody listens for now: ends [`speak`](Self::speak) if it is under way.
     fn unheard(&self) {}
+    /// Whether [`speak`](Self::speak) would end at once.
+    fn is_mute(&self) -> bool {
+        true
+    }
     /// Ends [`speak`](Self::speak) and [`watch`](Self::watch), those under way and those to come.
     fn mute(&self) {}
 

@@ -15,8 +15,8 @@ use super::session::Session;
 use super::turns::Turns;
 use super::wire::Wire;
 use super::{
-    Agreement, Body, Context, DirectoryReply, Failure, FileSystem, GuestArch, IoctlData, LockArgs, NodeId, Operation,
-    Payload, ReadDirArgs, RenameMode, Request, Result, Sent,
+    Agreement, Body, Context, DirectoryReply, Ear, Failure, FileSystem, GuestArch, IoctlData, LockArgs, NodeId,
+    Operation, Payload, ReadDirArgs, RenameMode, Request, Result,
 };
 
 /// The longest target a symbolic link can have; Linux leaves no room for more.
@@ -81,7 +81,7 @@ impl<F: FileSystem> Server<F> {
     }
 
     /// Lets the file system speak unasked, by `send`, until [`FileSystem::mute`] or until nobody listens any more.
-    pub fn speak(&self, send: &mut dyn FnMut(&[u8]) -> Sent) {
+    pub fn speak(&self, send: Option<Ear<'_>>) {
         self.fs.speak(&self.turns, send);
     }
 

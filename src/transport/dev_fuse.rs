@@ -56,7 +56,7 @@ impl Mount {
             std::thread::Builder::new().name("watcher".into()).spawn_scoped(scope, || fs.watch())?;
             std::thread::Builder::new().name("notifier".into()).spawn_scoped(scope, || {
                 fs.begin_thread();
-                server.speak(&mut |message| send(&self.device, message));
+                server.speak(Some(&mut |message| send(&self.device, message)));
             })?;
             self.serve_all(server, &devices)
         })

@@ -43,8 +43,14 @@ impl FileSystem for Clumsy {
 
 /// Serves a front end to its end; says how many requests met a mistake.
 fn serve(connection: UnixStream, confine: impl Fn(ThreadRole) + Sync) -> u64 {
-    let options =
-        DeviceOptions { tag: None, request_queues: 1, pool_threads: 1, polling: Duration::ZERO, notify: false };
+    let options = DeviceOptions {
+        tag: None,
+        request_queues: 1,
+        pool_threads: 1,
+        polling: Duration::ZERO,
+        notify: false,
+        record: false,
+    };
     let server = Server::new(Clumsy, Protocol::default());
     vhost_user::serve(connection, &server, &options, &Closing::default(), &confine).unwrap();
     server.mistakes()

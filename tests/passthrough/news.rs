@@ -87,7 +87,7 @@ impl Heard {
             Sent::Heard
         };
         let threads = vec![
-            spawn(&server, move |server| server.speak(&mut { send })),
+            spawn(&server, move |server| server.speak(Some(&mut { send }))),
             spawn(&server, |server| server.file_system().watch()),
         ];
         let heard = Self { share, said, threads, leave: waits.then_some(leave), markers: RefCell::default() };

@@ -115,8 +115,8 @@ impl<'s> Device<'s> {
         self.rings.iter().chain(&self.notifications).map(|ring| &**ring)
     }
 
-    /// A ring is served no longer: who speaks by it is told.
-    fn stopped(&self, ring: &Arc<Ring>) {
+    /// A ring is served from now on, or no longer: who speaks by it begins anew.
+    fn moved(&self, ring: &Arc<Ring>) {
         if self.notifications.as_ref().is_some_and(|notifications| Arc::ptr_eq(notifications, ring)) {
             (self.told.unheard)();
         }
@@ -299,12 +299,15 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         let ring = self.ring(index)?;
         let next = ring.stop();
-        self.stopped(ring);
+        self.moved(ring);
         Ok(VhostUserVringState::new(index, u32::from(next)))
     }
 
     fn set_vring_kick(&mut self, index: u8, kick: Option<File>) -> Result<()> {
-        self.ring(u32::from(index))?.start(kick).map_err(Error::ReqHandlerError)
+        let ring = self.ring(u32::from(index))?;
+        ring.start(kick).map_err(Error::ReqHandlerError)?;
+        self.moved(ring);
+        Ok(())
     }
 
     fn set_vring_call(&mut self, index: u8, call: Option<File>) -> Result<()> {
@@ -324,9 +327,7 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
         let ring = self.ring(index)?;
         ring.set_enabled(enable);
-        if !enable {
-            self.stopped(ring);
-        }
+        self.moved(ring);
         Ok(())
     }
 

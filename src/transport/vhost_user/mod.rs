@@ -50,6 +50,8 @@ pub struct DeviceOptions {
     pub polling: Duration,
     /// Offer the guest a queue by which it hears what it did not ask for.
     pub notify: bool,
+    /// Let the file system follow the host for the record, whether or not the guest hears.
+    pub record: bool,
 }
 
 /// What a thread is for: told to whoever confines it, before it does anything.
@@ -80,7 +82,8 @@ pub fn serve<F: FileSystem>(
     // A front end that counts a queue of notifications and does not take it may use one more for requests.
     let spare = usize::from(options.notify);
     let rings: Vec<Arc<Ring>> = (0..=options.request_queues + spare).map(Ring::new).collect::<io::Result<_>>()?;
-    let notifications = options.notify.then(|| Ring::new(notifier::QUEUE)).transpose()?;
+    let follows = options.notify || options.record;
+    let notifications = follows.then(|| Ring::new(notifier::QUEUE)).transpose()?;
     let (pool, drops) = (Pool::default(), Drops::default());
     let fs = server.file_system();
     let _admitted = closing.admit(&rings);
@@ -118,7 +121,7 @@ pub fn serve<F: FileSystem>(
                 let _vital = Vital;
                 fs.begin_thread();
                 confine(ThreadRole::Notifier);
-                notifier::run(ring, server);
+                notifier::run(ring, server, options.record);
             })?;
             thread::Builder::new().name("watcher".into()).spawn_scoped(scope, || {
                 let _vital = Vital;
@@ -126,7 +129,7 @@ pub fn serve<F: FileSystem>(
                 fs.watch();
             })?;
         }
-        let ended = talk(connection, &rings, notifications.as_ref(), server, options);
+        let ended = talk(connection, &rings, notifications.as_ref().filter(|_| options.notify), server, options);
         drop(crew);
         server.end_session();
         ended

@@ -11,18 +11,36 @@ pub(super) const QUEUE: usize = 1;
 /// The size that each of the guest's buffers has, at least.
 pub(super) const BUFFER: u32 = crate::coherence::notify::MESSAGE_MAX as u32;
 
-/// The life of the thread.
-pub(super) fn run<F: FileSystem>(ring: &Ring, server: &Server<F>) {
+/// The life of the thread. While the guest does not take the queue the file system speaks for the record, if it keeps one.
+pub(super) fn run<F: FileSystem>(ring: &Ring, server: &Server<F>, for_the_record: bool) {
     let mut chain = Chain::default();
-    while ring.await_start() {
-        server.speak(&mut |message| send(ring, &mut chain, message));
+    let fs = server.file_system();
+    while !fs.is_mute() {
+        if ring.is_served() {
+            server.speak(Some(&mut |message| send(ring, &mut chain, message)));
+        } else if for_the_record {
+            server.speak(None);
+        } else if !ring.await_start() {
+            return;
+        }
     }
+}
+
+/// Waits until the guest has offered a buffer: one that only set the queue up does not listen yet.
+fn await_buffer(ring: &Ring) -> Sent {
+    while ring.is_served() {
+        if ring.has_more() {
+            return Sent::Unsure;
+        }
+        ring.sleep(ring.ask_for_kicks());
+    }
+    Sent::Gone
 }
 
 /// Puts a message into the next buffer of the guest, and waits for one if it has to. Nobody waits for this.
 fn send(ring: &Ring, chain: &mut Chain, message: &[u8]) -> Sent {
     if message.is_empty() {
-        return if ring.is_served() { Sent::Unsure } else { Sent::Gone };
+        return await_buffer(ring);
     }
     let mut heads = Vec::with_capacity(1);
     loop {

@@ -182,7 +182,8 @@ impl Ring {
         self.state().in_flight.into()
     }
 
-    fn has_more(&self) -> bool {
+    /// Whether there is something to take, or the connection is over.
+    pub(super) fn has_more(&self) -> bool {
         let state = self.state();
         state.ending || state.serving().is_some_and(|memory| state.has_more(&memory))
     }

@@ -1,12 +1,15 @@
 //! What a guest sees that hears of changes, with this machine's kernel client as the guest. Needs root and /dev/fuse.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ferryfs_guest::client::start_lane;
 use ferryfs_guest::coherence::{Plan, Share, Via, check, races};
 use ferryfs_guest::front_end::{Queue, virtio};
+use ferryfs_guest::lane::{Cuts, LaneSize};
 use ferryfs_guest::{Client, Daemon, Options, skipped};
 use fuse_abi::ROOT_ID;
 use rustix::process::geteuid;
@@ -278,11 +281,76 @@ fn a_guest_that_takes_the_queue_has_it_between_the_others() {
         let entry = client.lookup(ROOT_ID, "file").unwrap();
         assert_eq!((entry.entry_valid, entry.attr_valid), (60, 1), "it takes the queue and has not set it up");
     }
-    let index = client.front.index(Queue::Notification);
-    let ring = client.front.start(index, 16).unwrap();
+    let size = LaneSize { slots: 4, request: 64, reply: 1024, indirect: false };
+    let mut lane = start_lane(&mut client.front, Queue::Notification, 32, size).unwrap();
+    while let Some(slot) = lane.take() {
+        lane.submit(slot, 0, 0, 1024, &Cuts::NONE).unwrap();
+    }
     wait_for("trust", || client.lookup(ROOT_ID, "file").unwrap().entry_valid == 3600);
-    client.front.stop(index).unwrap();
+    let index = client.front.index(Queue::Notification);
+    let base = client.front.stop(index).unwrap();
     assert_eq!(client.lookup(ROOT_ID, "file").unwrap().entry_valid, 60, "it hears no more");
-    client.front.attach(index, &ring, 0).unwrap();
+    client.front.attach(index, lane.ring(), base).unwrap();
     wait_for("trust again", || client.lookup(ROOT_ID, "file").unwrap().entry_valid == 3600);
+}
+
+/// Ends what runs for a test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_helper_turns_changes_of_the_host_into_events_of_a_guest_that_cannot_hear() {
+    use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+    use std::os::unix::fs::MetadataExt;
+    let Some(program) = ferryfs() else { return };
+    let args = ["--cache", "coherent", "--event-file", ".events"];
+    let share = Share::start(&program, &args, Via::Bridge(1), &std::env::temp_dir()).unwrap();
+    let (here, there) = (share.source(), share.mountpoint());
+    fs::create_dir(here.join("dir")).unwrap();
+    for name in ["dir/file", "dir/removed", "dir/own"] {
+        fs::write(here.join(name), "text").unwrap();
+    }
+    let helper = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/ferryfs-events");
+    let mut command = std::process::Command::new("sh");
+    command.arg(helper).arg(there).args([".events", "0.05"]).stdout(std::process::Stdio::piped());
+    let mut helper = Ended(command.spawn().unwrap());
+    let mut said = String::new();
+    BufReader::new(helper.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("following"), "{said}");
+    let waiting = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+    add_watch(&waiting, there.join("dir"), WatchFlags::MODIFY | WatchFlags::ONLYDIR).unwrap();
+    // The server follows directories in which the guest has looked.
+    assert_eq!(fs::read_dir(there.join("dir")).unwrap().count(), 3);
+    let mut room = [const { std::mem::MaybeUninit::uninit() }; 4096];
+    let mut events = Reader::new(&waiting, &mut room);
+    let mut next = |wanted: Option<&std::ffi::CStr>| {
+        wait_for("an event", || events.next().is_ok_and(|event| event.file_name() == wanted));
+    };
+    let times = |name: &str| {
+        let found = fs::metadata(here.join(name)).unwrap();
+        (found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec())
+    };
+    fs::write(here.join("dir/file"), "more text").unwrap();
+    let before = times("dir/file");
+    next(Some(c"file"));
+    assert_eq!(times("dir/file"), before, "nothing of the share changes by it");
+    assert_eq!(fs::read_to_string(there.join("dir/file")).unwrap(), "more text");
+    fs::write(here.join("dir/new"), "").unwrap();
+    next(Some(c"new"));
+    fs::remove_file(here.join("dir/removed")).unwrap();
+    next(None);
+    let told = fs::read_to_string(here.join(".events")).unwrap();
+    for line in ["! dir/file", "+ dir/new", "- dir/removed"] {
+        assert!(told.lines().any(|told| told == line), "{told}");
+    }
+    fs::write(there.join("dir/own"), "the guest's own").unwrap();
+    fs::write(here.join("dir/file"), "at last").unwrap();
+    next(Some(c"file"));
+    assert!(!fs::read_to_string(here.join(".events")).unwrap().contains("dir/own"));
 }
