@@ -26,7 +26,7 @@ shell: build ## a virtual machine to type in, with DIR (here: .) mounted on /sha
 	@tests/e2e/shell "$(or $(DIR),.)"
 
 .PHONY: test
-test: ## all that a change must pass: lint, unit, torture-quick, conformance-quick, e2e-quick, check-macos
+test: ## all that a change must pass: lint, unit, torture-quick, conformance(-virtio)-quick, e2e-quick, check-macos
 	@tests/tools/test $(TEST_STEPS)
 
 .PHONY: lint
