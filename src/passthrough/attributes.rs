@@ -48,7 +48,7 @@ impl Passthrough {
         let handle = given_out(cx, handle);
         if handle.is_none() {
             let inode = self.inode(cx, node)?;
-            if inode.known.is_some() && inode.handles.load(Ordering::Relaxed) == 0 {
+            if inode.is_followed() && inode.handles.load(Ordering::Relaxed) == 0 {
                 let (found, leads_here) = self.follow_names(&inode)?;
                 let asked = if inode.kind == Kind::Directory { Asked::Directory } else { Asked::Attributes };
                 self.judge_path(cx, asked, &inode, leads_here)?;

@@ -39,7 +39,7 @@ impl Passthrough {
         let permit = self.directories.permit()?;
         let granted = self.judge_opendir(cx, &inode)?;
         self.follow(&inode);
-        let shared = Arc::clone(inode.directory());
+        let shared = Arc::clone(inode.directory()?);
         let before = shared.generation().read();
         let fd = self.freely(cx, || self.open_inode(&inode, OpenMode::RDONLY | OpenMode::DIRECTORY))?;
         let stream = directory::open(self.stream_kind(&inode, fd.as_fd()), fd, shared, before);
@@ -49,7 +49,7 @@ impl Passthrough {
 
     /// What an OPENDIR is granted: decided by the cache mode alone, or for a coherent guest by what it knows.
     fn judge_opendir(&self, cx: &Context, inode: &Inode) -> Result<OpenOutFlags> {
-        if inode.known.is_none() {
+        if !inode.is_followed() {
             return Ok(self.grants.directory);
         }
         let (_, seen) = self.look(inode)?;

@@ -92,7 +92,7 @@ impl Passthrough {
 
     /// What an OPEN is granted: decided by the cache mode alone, or for a coherent guest by what it knows.
     fn judge_open(&self, cx: &Context, inode: &Inode) -> Result<OpenOutFlags> {
-        if inode.known.is_none() {
+        if !inode.is_followed() {
             return Ok(self.grants.file);
         }
         let (_, seen) = self.look(inode)?;
@@ -201,7 +201,7 @@ impl Passthrough {
             cx.leave_to_block()?;
             file.bring_back()?;
         }
-        if file.dirty.swap(false, Ordering::Relaxed) && file.inode.known.is_some() {
+        if file.dirty.swap(false, Ordering::Relaxed) && file.inode.is_followed() {
             let (_, seen) = self.look(&file.inode)?;
             if let Some(mut known) = file.inode.known() {
                 known.record.written(seen.print);
@@ -350,7 +350,7 @@ impl OpenFile {
 
     /// Takes note that the guest changed the content through this handle.
     fn changed(&self) {
-        if self.inode.known.is_some() {
+        if self.inode.is_followed() {
             self.dirty.store(true, Ordering::Relaxed);
             self.inode.written_to();
         }

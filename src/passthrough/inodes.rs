@@ -36,13 +36,26 @@ pub(super) struct Inode {
     /// The hash of the (parent, name) it was last found by: see [`InodeTable::expects`].
     hint: AtomicU64,
     pub(super) place: Place,
-    directory: OnceLock<Arc<Directory>>,
-    /// What the guest knows of it, where that is kept.
-    pub(super) known: Option<Box<Mutex<Known>>>,
+    /// Most inodes are files of which no more is kept.
+    more: Option<Box<More>>,
     /// How many handles of it the guest has open, where that matters.
     pub(super) handles: AtomicU32,
     /// Whether it is a directory that is watched on the host: one of the numbers below.
     watched: AtomicU8,
+}
+
+/// What is kept of directories, and of all inodes where what the guest knows is kept.
+#[derive(Debug, Default)]
+struct More {
+    directory: OnceLock<Arc<Directory>>,
+    known: Option<Mutex<Known>>,
+}
+
+impl More {
+    fn of(kind: Kind, keeps_known: bool) -> Option<Box<Self>> {
+        let wanted = keeps_known || kind == Kind::Directory;
+        wanted.then(|| Box::new(Self { known: keeps_known.then(Mutex::default), ..Self::default() }))
+    }
 }
 
 const UNWATCHED: u8 = 0;
@@ -52,8 +65,12 @@ const UNWATCHABLE: u8 = 2;
 
 impl Inode {
     /// What is shared by all who have this directory open.
-    pub(super) fn directory(&self) -> &Arc<Directory> {
-        self.directory.get_or_init(Arc::default)
+    ///
+    /// # Errors
+    /// `ENOTDIR` for anything else.
+    pub(super) fn directory(&self) -> Result<&Arc<Directory>, Errno> {
+        let more = self.more.as_ref().filter(|_| self.kind == Kind::Directory).ok_or(Errno::ENOTDIR)?;
+        Ok(more.directory.get_or_init(Arc::default))
     }
 
     /// Whether the guest hears of what changes in this directory.
@@ -78,7 +95,7 @@ impl Inode {
 
     /// Takes note that the directory may have changed. While nobody ever read it there is nothing to tell.
     pub(super) fn changed(&self) {
-        if let Some(directory) = self.directory.get() {
+        if let Some(directory) = self.more.as_ref().and_then(|more| more.directory.get()) {
             directory.generation().bump();
         }
     }
@@ -95,7 +112,13 @@ impl Inode {
 
     /// What the guest knows of it, where that is kept.
     pub(super) fn known(&self) -> Option<MutexGuard<'_, Known>> {
-        self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner))
+        let known = self.more.as_ref()?.known.as_ref()?;
+        Some(known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether what the guest knows of it is kept.
+    pub(super) fn is_followed(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.known.is_some())
     }
 }
 
@@ -125,8 +148,7 @@ impl InodeTable {
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place: Place::root(root),
-            directory: OnceLock::new(),
-            known: Known::room(keeps_known),
+            more: More::of(found.kind(), keeps_known),
             handles: AtomicU32::new(0),
             watched: AtomicU8::new(UNWATCHED),
         });
@@ -221,8 +243,7 @@ impl InodeTable {
             references: AtomicU64::new(1),
             hint: AtomicU64::new(0),
             place,
-            directory: OnceLock::new(),
-            known: Known::room(self.keeps_known),
+            more: More::of(found.kind(), self.keeps_known),
             handles: AtomicU32::new(0),
             watched: AtomicU8::new(UNWATCHED),
         })
@@ -304,17 +325,13 @@ impl InodeTable {
 
     /// Whether a known inode was last found under this name.
     pub(super) fn expects(&self, hint: NameHint) -> bool {
-        self.expected(hint).is_some()
-    }
-
-    /// Which inode was last found under this name.
-    pub(super) fn expected(&self, hint: NameHint) -> Option<NodeId> {
-        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).map(|(_, node)| *node)
+        self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0).is_some()
     }
 
     /// The inode that was last found under this name.
-    pub(super) fn expected_inode(&self, hint: NameHint) -> Option<Arc<Inode>> {
-        self.get(self.expected(hint)?).ok()
+    pub(super) fn expected(&self, hint: NameHint) -> Option<Arc<Inode>> {
+        let (_, node) = *self.expected.read(hint.0).find(hint.0, |(known, _)| *known == hint.0)?;
+        self.get(node).ok()
     }
 
     /// Takes note that `inode` was found under this name. Gives back which inode was expected there before.

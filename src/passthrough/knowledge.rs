@@ -1,7 +1,5 @@
 //! What one guest knows of one inode: its names, and what it was told.
 
-use std::sync::Mutex;
-
 use crate::{
     coherence::validation::Record,
     host::{Kind, Stat},
@@ -19,11 +17,6 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Room for it, where it is kept.
-    pub(super) fn room(wanted: bool) -> Option<Box<Mutex<Self>>> {
-        wanted.then(Box::default)
-    }
-
     pub(super) fn names(&self) -> impl ExactSizeIterator<Item = (NodeId, &[u8])> {
         self.names.iter().map(|(parent, name)| (*parent, &**name))
     }

@@ -139,7 +139,7 @@ impl Passthrough {
     /// Whether the timestamps of an inode prove anything: not where other machines write to the same storage, and this
     /// one hears of it late.
     pub(super) fn is_proven(&self, inode: &Inode) -> bool {
-        if inode.known.is_none() {
+        if !inode.is_followed() {
             return true;
         }
         let proven = !inode.is_remote;
@@ -170,7 +170,7 @@ impl Passthrough {
     ///
     /// Not while it has the inode open: then it may ask through the handle, where nobody looks again.
     pub(super) fn require_path(&self, cx: &Context, asked: Asked, inode: &Inode) -> host::Result<()> {
-        if inode.known.is_none() || inode.handles.load(Ordering::Relaxed) != 0 {
+        if !inode.is_followed() || inode.handles.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
         let (_, leads_here) = self.follow_names(inode)?;
@@ -184,7 +184,7 @@ impl Passthrough {
     /// Refuses to change names in a directory to which the guest's path no longer leads. Handles do not matter: none of
     /// these calls names one.
     pub(super) fn require_directory(&self, cx: &Context, asked: Asked, dir: &Inode) -> host::Result<()> {
-        if dir.known.is_none() || dir.id == NodeId::ROOT {
+        if !dir.is_followed() || dir.id == NodeId::ROOT {
             return Ok(());
         }
         let (_, leads_here) = self.follow_names(dir)?;
@@ -195,7 +195,7 @@ impl Passthrough {
     ///
     /// Where it is missing too nobody is sent back: a client that is about to make the name would not look again.
     pub(super) fn is_hidden(&self, dir: &Inode, name: Name<'_>) -> host::Result<bool> {
-        if dir.known.is_none() || dir.id == NodeId::ROOT {
+        if !dir.is_followed() || dir.id == NodeId::ROOT {
             return Ok(false);
         }
         let mut path = PathBuffer::new();
@@ -235,8 +235,8 @@ impl Passthrough {
         let look = || observe(|| (inode.directory_generation(), wall_clock()), || self.follow_names(inode));
         let ((mut generation, mut now), mut followed) = look();
         if let Ok((found, _)) = &followed
-            && inode.kind == Kind::Directory
-            && inode.directory().generation().observe(stamp_of(found))
+            && let Ok(directory) = inode.directory()
+            && directory.generation().observe(stamp_of(found))
         {
             // News of the host, or the first look: the generation it has from here on is the one to know it by.
             ((generation, now), followed) = look();
@@ -305,10 +305,7 @@ impl Inode {
     }
 
     fn directory_generation(&self) -> u64 {
-        match self.kind {
-            Kind::Directory => self.directory().generation().read().as_u64(),
-            _ => 0,
-        }
+        self.directory().map_or(0, |directory| directory.generation().read().as_u64())
     }
 }
 

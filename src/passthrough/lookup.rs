@@ -65,7 +65,7 @@ impl Passthrough {
             return false;
         }
         let expected = self.inodes.expected(self.inodes.hint(dir, name.as_bytes()));
-        expected.is_some_and(|node| self.inodes.get(node).is_ok_and(|inode| inode.is_remote))
+        expected.is_some_and(|inode| inode.is_remote)
     }
 
     /// The child of that name, with one reference more.

@@ -306,7 +306,7 @@ impl Teller<'_, '_> {
     /// Holds a name against what the guest believes it to be.
     fn tell_name(&mut self, dir: &Inode, name: &[u8], named: bool) {
         let hint = self.shared.inodes.hint(dir, name);
-        let believed = self.shared.inodes.expected_inode(hint);
+        let believed = self.shared.inodes.expected(hint);
         let found = self.look_at(dir, name);
         if let (Some(inode), Ok(found)) = (&believed, &found)
             && self.leads_to(dir, name, inode, found)

@@ -107,7 +107,7 @@ impl Passthrough {
             return Err(Errno::ENOTDIR.into());
         }
         let permit = self.make_room(node)?;
-        let shared = Arc::clone(inode.directory());
+        let shared = Arc::clone(inode.directory()?);
         let before = shared.generation().read();
         let fd = self.freely(cx, || self.open_inode(&inode, OpenMode::RDONLY | OpenMode::DIRECTORY))?;
         let kind = self.config.dir_stream.unwrap_or(StreamKind::Snapshot);

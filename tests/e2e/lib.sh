@@ -18,7 +18,7 @@ new_run() {
 # make_ready KERNEL: installs QEMU and makes the kernel and the base of the guest; says why when that fails.
 make_ready() {
     local log=$TARGET/guest/kernel-$1.log
-    "$ROOT/tests/tools/need" qemu busybox cpio kmod debian-keys || return 1
+    "$ROOT/tests/tools/need" qemu busybox cpio kmod xz debian-keys || return 1
     mkdir -p "$GUEST"
     "$E2E/guest/base" || return 1
     if ! "$E2E/guest/kernel" "$1" >"$log" 2>&1 </dev/null; then

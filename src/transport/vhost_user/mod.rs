@@ -118,11 +118,13 @@ pub fn serve<F: FileSystem>(
         if let Some(ring) = &notifications {
             fs.unmute();
             thread::Builder::new().name("notifier".into()).spawn_scoped(scope, || {
+                let _vital = Vital;
                 fs.begin_thread();
                 confine(ThreadRole::Notifier);
                 notifier::run(ring, server, options.record);
             })?;
             thread::Builder::new().name("watcher".into()).spawn_scoped(scope, || {
+                let _vital = Vital;
                 confine(ThreadRole::Watcher);
                 fs.watch();
             })?;
@@ -150,7 +152,7 @@ impl<F: FileSystem> Drop for Crew<'_, F> {
     }
 }
 
-/// In a thread that no queue can do without. A panic within a request ends that request alone; one anywhere else would
+/// In a thread that no queue, and no guest that relies on being told, can do without. A panic within a request ends that request alone; one anywhere else would
 /// leave requests that nobody hands back, and whoever stops the ring would wait for them for ever.
 struct Vital;
 
