@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-TEST_STEPS := lint unit torture-quick conformance-quick e2e-quick check-macos
+TEST_STEPS := lint unit torture-quick conformance-quick conformance-virtio-quick e2e-quick check-macos
 
 .PHONY: help
 help: ## list these targets
@@ -26,7 +26,7 @@ shell: build ## a virtual machine to type in, with DIR (here: .) mounted on /sha
 	@tests/e2e/shell "$(or $(DIR),.)"
 
 .PHONY: test
-test: ## all that a change must pass: lint, unit, torture-quick, conformance-quick, e2e-quick, check-macos
+test: ## all that a change must pass: lint, unit, torture-quick, conformance(-virtio)-quick, e2e-quick, check-macos
 	@tests/tools/test $(TEST_STEPS)
 
 .PHONY: lint
