@@ -17,7 +17,8 @@ pub enum Group {
     Watching,
     /// Looking at a shared file without opening it.
     Looking,
-    /// What the C library asks before it gives a thread memory of its own: how many cores there are.
+    /// What the C library reads before it gives a thread memory or takes some back: how many cores there are, and how
+    /// memory is promised.
     Allocating,
     /// Talking to the front end, mapping its memory, creating threads.
     Control,
