@@ -310,10 +310,11 @@ impl State {
     /// Signals what was handed back, if the guest wants to know. Done before anybody else can stop the ring: the answer
     /// to a stop must not overtake a call.
     fn announce(&mut self) {
+        // Without a way to call it is left for when there is one: a front end may give it after the kick.
+        let (Some(memory), true) = (&self.memory, self.call.is_some()) else { return };
         if !std::mem::take(&mut self.unannounced) {
             return;
         }
-        let Some(memory) = &self.memory else { return };
         let wanted = if self.queue.event_idx_enabled() {
             self.queue.needs_notification(memory.as_ref().as_ref()).unwrap_or(true)
         } else {
@@ -370,7 +371,10 @@ impl Ring {
     }
 
     pub(super) fn set_call(&self, call: Option<File>) {
-        self.change(|state| state.call = call);
+        self.change(|state| {
+            state.call = call;
+            state.announce();
+        });
     }
 
     pub(super) fn set_next_available(&self, index: u16) {
@@ -537,6 +541,17 @@ mod tests {
         assert_eq!(take(&ring), 1);
         ring.hand_back_and_notify(0, &Chain::default(), 16);
         ring.notify();
+        assert_eq!(calls(&call), 1);
+    }
+
+    #[test]
+    fn what_was_done_before_there_was_a_way_to_call_is_announced_when_there_is_one() {
+        let (ring, _memory, call) = started();
+        ring.set_call(None);
+        assert_eq!(take(&ring), 1);
+        ring.hand_back_and_notify(0, &Chain::default(), 16);
+        assert_eq!(calls(&call), 0);
+        ring.set_call(Some(call.try_clone().unwrap().into()));
         assert_eq!(calls(&call), 1);
     }
 
