@@ -131,6 +131,8 @@ pub struct Batch {
 pub struct Outbox {
     state: Mutex<State>,
     came: Condvar,
+    /// Somebody tells, or is about to tell of all that changed before.
+    speaking: AtomicBool,
     /// Somebody tells, and will tell of every change.
     trusted: AtomicBool,
     overflows: AtomicU64,
@@ -146,7 +148,6 @@ struct State {
     again: VecDeque<(Instant, Place, bool)>,
     everything: bool,
     prune: bool,
-    speaking: bool,
     /// A client hears.
     heard: bool,
     ended: bool,
@@ -172,6 +173,11 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether every change from now on will be told, if not trusted yet then by looking at all that the client knows.
+    pub fn is_speaking(&self) -> bool {
+        self.speaking.load(Ordering::SeqCst)
+    }
+
     /// Whether every change from now on will be told.
     pub fn is_trusted(&self) -> bool {
         self.trusted.load(Ordering::Acquire)
@@ -185,7 +191,7 @@ impl Outbox {
     /// Something changed at `place`; `named` says that the name itself did.
     pub fn changed(&self, place: Place, named: bool) {
         let mut state = self.state();
-        if !state.speaking || state.everything {
+        if !self.is_speaking() || state.everything {
             return;
         }
         if let Some(listed) = state.listed.get(&place).copied() {
@@ -209,7 +215,7 @@ impl Outbox {
     }
 
     fn overflow(&self, state: &mut State) {
-        if !state.speaking {
+        if !self.is_speaking() {
             return;
         }
         // First nothing more is granted, then what was granted is looked at.
@@ -228,7 +234,7 @@ impl Outbox {
     /// Nodes that nothing uses are better forgotten.
     pub fn prune(&self) {
         let mut state = self.state();
-        if state.speaking {
+        if self.is_speaking() {
             state.prune = true;
             self.came.notify_one();
         }
@@ -246,13 +252,15 @@ impl Outbox {
     /// `heard` says whether a client listens, or whether it is for the record only.
     pub fn begin(&self, heard: bool) {
         let mut state = self.state();
-        (state.speaking, state.heard, state.everything) = (true, heard, true);
+        (state.heard, state.everything) = (heard, true);
+        self.speaking.store(true, Ordering::SeqCst);
     }
 
     /// Nobody tells any more, or not now.
     pub fn end(&self) {
         let mut state = self.state();
         self.trusted.store(false, Ordering::SeqCst);
+        self.speaking.store(false, Ordering::SeqCst);
         *state = State { ended: state.ended, ..State::default() };
         self.came.notify_all();
     }
@@ -279,7 +287,7 @@ impl Outbox {
         loop {
             let now = Instant::now();
             let wait = state.again.front().map(|(when, ..)| when.saturating_duration_since(now));
-            if state.ended || !state.speaking {
+            if state.ended || !self.is_speaking() {
                 return None;
             }
             if state.has_something() || wait.is_some_and(|wait| wait.is_zero()) {
@@ -295,7 +303,7 @@ impl Outbox {
     /// All there was is told. If no more was lost meanwhile, grants are given again.
     pub fn told_everything(&self) {
         let state = self.state();
-        if state.speaking && state.heard && !state.everything && !state.ended {
+        if self.is_speaking() && state.heard && !state.everything && !state.ended {
             self.trusted.store(true, Ordering::SeqCst);
         }
     }

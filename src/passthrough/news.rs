@@ -126,7 +126,7 @@ impl Passthrough {
     /// Watches a directory, before something in it is looked at for the guest.
     pub(super) fn follow(&self, dir: &Inode) {
         let Some(news) = &self.news else { return };
-        if !dir.may_be_watched() || !(news.outbox.is_trusted() || news.events.is_some()) {
+        if !dir.may_be_watched() || !news.outbox.is_speaking() {
             return;
         }
         if !news.watches.has_room() {
@@ -423,6 +423,8 @@ impl Teller<'_, '_> {
                 .unwrap_or_default();
             for (parent, name) in names {
                 if let Ok(dir) = shared.inodes.get(parent) {
+                    // It may have been looked up when nobody was to be told.
+                    shared.follow(&dir);
                     self.tell_name(&dir, &name, true);
                 }
             }

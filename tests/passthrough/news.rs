@@ -211,6 +211,43 @@ fn a_guest_hears_of_what_the_host_does_to_files_that_it_knows() {
 }
 
 #[test]
+fn what_the_guest_knew_before_anybody_spoke_and_what_it_learns_meanwhile_is_told_of_afterwards() {
+    let share = Share::with(|config| (config.cache, config.notify) = (CacheMode::Coherent, true));
+    fs::create_dir(share.host("dir")).unwrap();
+    fs::write(share.host("dir/early"), "").unwrap();
+    let dir = share.client().lookup(ROOT, "dir").unwrap().nodeid;
+    let early = share.client().lookup(dir, "early").unwrap().nodeid;
+    let (says, said) = channel();
+    let (looked, after_look) = channel();
+    let (go_on, goes_on) = channel::<()>();
+    share.server.file_system().unmute();
+    let send = move |message: &[u8]| {
+        if message.is_empty() {
+            // All was looked at, and nothing is granted on the strength of that yet.
+            let _ = looked.send(());
+            return if goes_on.recv().is_ok() { Sent::Heard } else { Sent::Gone };
+        }
+        let _ = says.send(decode(message));
+        Sent::Heard
+    };
+    let threads = vec![
+        spawn(&share.server, move |server| server.speak(Some(&mut { send }))),
+        spawn(&share.server, |server| server.file_system().watch()),
+    ];
+    let heard = Heard { share, said, threads, leave: None, markers: RefCell::default() };
+    after_look.recv_timeout(HANG).unwrap();
+    fs::write(heard.share.host("late"), "").unwrap();
+    let late = heard.client().lookup(ROOT, "late").unwrap().nodeid;
+    go_on.send(()).unwrap();
+    fs::remove_file(heard.share.host("late")).unwrap();
+    while heard.next() != Deleted(ROOT, late, "late".into()) {}
+    fs::remove_file(heard.share.host("dir/early")).unwrap();
+    while heard.next() != Deleted(dir, early, "early".into()) {}
+    // Everything may be looked at once more.
+    drop(go_on);
+}
+
+#[test]
 fn a_directory_that_moved_is_not_told_as_dead() {
     let heard = Heard::new();
     fs::create_dir_all(heard.share.host("a/b")).unwrap();

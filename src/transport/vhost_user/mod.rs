@@ -10,6 +10,7 @@ mod dirty;
 mod drops;
 mod mapping;
 mod notifier;
+mod polling;
 mod pool;
 mod ring;
 mod worker;
@@ -28,9 +29,10 @@ pub use self::closing::Closing;
 use self::{
     device::{Device, Told},
     drops::Drops,
+    polling::Polling,
     pool::Pool,
     ring::Ring,
-    worker::{Polling, Worker},
+    worker::Worker,
 };
 use crate::protocol::{FileSystem, Server};
 

@@ -1,12 +1,10 @@
 //! Serves one queue: takes what is there, serves it, hands it back, and looks a while longer before it sleeps.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use super::{
     drops::Drops,
+    polling::Polling,
     pool::{Job, Pool},
     ring::{Rest, Ring, Taken},
 };
@@ -29,47 +27,28 @@ pub(super) struct Worker<'s, F> {
     pub(super) polling: Polling,
 }
 
-/// How long to look for requests before sleeping. It pays while requests follow each other closely, so it is tried only
-/// as long as it succeeds.
-pub(super) struct Polling {
-    longest: Duration,
-    current: Duration,
-}
-
-impl Polling {
-    pub(super) const fn new(longest: Duration) -> Self {
-        Self { longest, current: longest }
-    }
-
-    fn succeeded(&mut self) {
-        self.current = self.longest;
-    }
-
-    fn failed(&mut self) {
-        self.current /= 2;
-    }
-
-    /// Requests came after all: the next gap may be short again.
-    fn woken(&mut self) {
-        self.current = (self.current * 2).max(self.longest / 8).min(self.longest);
-    }
-}
-
 impl<F: FileSystem> Worker<'_, F> {
     /// The life of the thread.
     pub(super) fn run(mut self) {
         let mut room = Room { heads: Vec::with_capacity(BATCH), chain: Chain::default(), head: Vec::new() };
         // All that the guest has asked for is in the pool: it waits for that, and is not likely to ask for more.
         let mut guest_waits = false;
+        let mut slept = false;
         let turn = self.server.turns().enlist();
         loop {
             match self.ring.take(&mut room.heads, BATCH) {
-                Taken::Requests(memory, table) => guest_waits = self.serve_batch(&memory, table, &mut room, &turn),
+                Taken::Requests(memory, table) => {
+                    if std::mem::take(&mut slept) {
+                        self.polling.woken(room.heads.len());
+                    }
+                    guest_waits = self.serve_batch(&memory, table, &mut room, &turn);
+                }
                 Taken::Nothing => {
                     room.chain.clear();
                     let found = !std::mem::take(&mut guest_waits) && self.poll();
                     if !found {
                         self.rest();
+                        slept = true;
                     }
                 }
                 Taken::End => return,
@@ -78,17 +57,12 @@ impl<F: FileSystem> Worker<'_, F> {
     }
 
     /// Sleeps, unless something came in between.
-    fn rest(&mut self) {
+    fn rest(&self) {
         let rest = self.ring.ask_for_kicks();
         self.ring.sleep(rest);
         match rest {
-            Rest::No => {}
-            Rest::UntilWoken => {
-                self.ring.refuse_kicks();
-                self.polling.woken();
-            }
-            Rest::Briefly if self.ring.watch(1) => self.polling.woken(),
-            Rest::Briefly => {}
+            Rest::UntilWoken => self.ring.refuse_kicks(),
+            Rest::No | Rest::Briefly => {}
         }
     }
 
@@ -149,17 +123,15 @@ impl<F: FileSystem> Worker<'_, F> {
 
     /// Looks for requests for a while. Says whether there are some.
     fn poll(&mut self) -> bool {
-        if self.polling.current.is_zero() {
-            return false;
-        }
+        let Some(time) = self.polling.time() else { return false };
         let start = Instant::now();
-        while start.elapsed() < self.polling.current {
+        while start.elapsed() < time {
             if self.ring.watch(LOOKS) {
-                self.polling.succeeded();
+                self.polling.found();
                 return true;
             }
         }
-        self.polling.failed();
+        self.polling.found_nothing();
         false
     }
 }
