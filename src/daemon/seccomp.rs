@@ -58,10 +58,9 @@ impl Role {
                 Group::Ending,
             ],
             // A directory is watched before it is looked into.
-            Self::Worker => &[Group::Base, Group::Events, Group::Files, Group::Identity, Group::Watching],
-            Self::Pool => &[Group::Base, Group::Events, Group::Files, Group::Identity],
+            Self::Worker | Self::Pool => &[Group::Base, Group::Events, Group::Files, Group::Identity, Group::Watching],
             Self::Watcher => &[Group::Base, Group::Events, Group::Allocating],
-            Self::Notifier => &[Group::Base, Group::Events, Group::Looking, Group::Allocating],
+            Self::Notifier => &[Group::Base, Group::Events, Group::Looking, Group::Watching, Group::Allocating],
             Self::Signals => &[Group::Base, Group::Ending],
             Self::Warden => &[Group::Base, Group::Ending, Group::Waiting],
         }

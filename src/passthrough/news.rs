@@ -125,28 +125,33 @@ impl News {
 impl Passthrough {
     /// Watches a directory, before something in it is looked at for the guest.
     pub(super) fn follow(&self, dir: &Inode) {
-        let Some(news) = &self.news else { return };
+        // Whether a directory may be watched is not for the caller's permissions to say.
+        if self.watch_as_caller(dir) == Err(Errno::EACCES)
+            && self.as_server().and_then(|()| self.watch_as_caller(dir)) == Err(Errno::EACCES)
+        {
+            dir.set_watched(false);
+        }
+    }
+
+    fn watch_as_caller(&self, dir: &Inode) -> host::Result<()> {
+        let Some(news) = &self.news else { return Ok(()) };
         if !dir.may_be_watched() || !news.outbox.is_speaking() {
-            return;
+            return Ok(());
         }
         if !news.watches.has_room() {
             // The guest may know many that it has no use for.
             if news.watches.refuse() % REFUSALS == 1 {
                 news.outbox.prune();
             }
-            return;
+            return Ok(());
         }
-        let add = || news.watches.add(&self.fds, self.fd(dir)?.as_fd(), dir.id.0);
-        let added = match add() {
-            // Whether a directory may be watched is not for the caller's permissions to say.
-            Err(Errno::EACCES) => self.as_server().and_then(|()| add()),
-            done => done,
-        };
+        let added = self.fd(dir).and_then(|fd| news.watches.add(&self.fds, fd.as_fd(), dir.id.0));
         match added {
             Ok(()) => dir.set_watched(true),
-            Err(Errno::ENOSPC | Errno::ENOMEM) => {}
+            Err(Errno::EACCES | Errno::ENOSPC | Errno::ENOMEM) => {}
             Err(_) => dir.set_watched(false),
         }
+        added
     }
 
     /// A directory that the guest has forgotten is watched no longer.
@@ -424,7 +429,7 @@ impl Teller<'_, '_> {
             for (parent, name) in names {
                 if let Ok(dir) = shared.inodes.get(parent) {
                     // It may have been looked up when nobody was to be told.
-                    shared.follow(&dir);
+                    let _ = shared.watch_as_caller(&dir);
                     self.tell_name(&dir, &name, true);
                 }
             }
