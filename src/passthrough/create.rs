@@ -7,7 +7,7 @@ use std::{
 
 use fuse_abi::{EntryOut, Errno, OpenOut};
 
-use super::{Passthrough, files::mode_of, inodes::Inode, namespace::noted, place::Place};
+use super::{Passthrough, inodes::Inode, namespace::noted, opened::mode_of, place::Place};
 use crate::{
     coherence::walks::Asked,
     host::{self, Kind, Permit},

@@ -3,11 +3,11 @@
 # Each test runs in a process of its own, because it has a server, a guest and a folder of its own.
 
 # open_guest KERNEL QUEUES [BOOT VARIABLES...]: boots a guest that takes steps, on the server of this process, and waits until it
-# has mounted the share.
+# has mounted the share. PARTS=tools gives it more than busybox.
 open_guest() {
     local kernel=$1 queues=$2 line
     shift 2
-    boot "$kernel" 1 "$queues" 600 "$(initrd "$kernel")" -- FERRY_RUN=/e2e/step "$@"
+    boot "$kernel" 1 "$queues" 600 "$(initrd "$kernel" ${PARTS:-})" -- FERRY_RUN=/e2e/step "$@"
     wait_up 240
 }
 
@@ -56,12 +56,13 @@ kill_now() {
     return 0
 }
 
-# run_test NAME FUNCTION: in a process of its own; what its guests and servers said is kept when it fails.
+# run_test NAME FUNCTION: in a process of its own; what its guests and servers said is kept when it fails. COLUMN may say
+# where in the table it stands.
 run_test() {
-    local before=$SECONDS why
+    local before=$SECONDS column=${COLUMN:-failures} why
     why=$(
         trap 'end_test $?' EXIT
-        WHY='' KEEP=$OUT/logs/failures/$1
+        WHY='' KEEP=$OUT/logs/$column/$1
         local me=$BASHPID
         { wait_for "$me" 1500 || kill -TERM "$me"; } >/dev/null 2>&1 &
         new_run
@@ -71,9 +72,9 @@ run_test() {
         "$2"
     )
     case $? in
-    0) record failures "$1" passed $((SECONDS - before)) ;;
-    77) record failures "$1" skipped 0 "$why" ;;
-    *) record failures "$1" failed $((SECONDS - before)) "$why" ;;
+    0) record "$column" "$1" passed $((SECONDS - before)) ;;
+    77) record "$column" "$1" skipped 0 "$why" ;;
+    *) record "$column" "$1" failed $((SECONDS - before)) "$why" ;;
     esac
 }
 

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
@@ -27,15 +27,33 @@ pub fn find_daemon() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("FERRYFS_TEST_DAEMON") {
         return Some(named.into());
     }
-    // Tests lie in `deps`, one below the programs of the same build.
-    let own = std::env::current_exe().ok()?;
-    let beside = own.ancestors().nth(2).map(|build| build.join("ferryfs")).filter(|file| file.is_file());
+    let beside = built_beside();
     if beside.is_some() {
         return beside;
     }
     let path = std::env::var_os("PATH")?;
     let found = |name: &str| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
     found("ferryfs").or_else(|| found("virtiofsd"))
+}
+
+/// The `ferryfs` that was built along with the tests, which lie in `deps`, one below the programs of the same build.
+fn built_beside() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    own.ancestors().nth(2).map(|build| build.join("ferryfs")).filter(|file| file.is_file())
+}
+
+/// The `ferryfs` that was built along with a test that mounts it, or nothing where it cannot be mounted: said aloud.
+#[must_use]
+pub fn mountable_ferryfs() -> Option<PathBuf> {
+    let built = built_beside();
+    let reason = match () {
+        () if built.is_none() => "no ferryfs beside this test: build the workspace",
+        () if !geteuid().is_root() => "not root",
+        () if File::open("/dev/fuse").is_err() => "no /dev/fuse",
+        () => return built,
+    };
+    skipped(reason);
+    None
 }
 
 /// Says that a test, or a part of it, is skipped, and why: past the test harness, which would swallow it.

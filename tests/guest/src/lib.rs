@@ -36,7 +36,7 @@ pub mod torture;
 
 pub use bridge::{Bridge, BridgeOptions};
 pub use client::{Caller, Client, Reply, Request, expect_errno};
-pub use daemon::{Daemon, find_daemon, skipped};
+pub use daemon::{Daemon, find_daemon, mountable_ferryfs, skipped};
 pub use error::{Error, Result};
 pub use front_end::{FrontEnd, Options, Queue};
 pub use lane::{Completion, Cuts, Lane, LaneSize, Slot};

@@ -1,40 +1,23 @@
 //! What a coherent share promises, with this machine's kernel client as the guest. Needs root and /dev/fuse.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ferryfs_guest::coherence::{Plan, Share, Via, check, races};
-use ferryfs_guest::{Client, Daemon, Options, skipped};
+use ferryfs_guest::{Client, Daemon, Options, mountable_ferryfs};
 use fuse_abi::{OpenOutFlags, ROOT_ID};
-use rustix::process::geteuid;
-
-/// The ferryfs that was built beside this test, or nothing where it cannot be mounted: said aloud.
-fn ferryfs() -> Option<PathBuf> {
-    let program = Path::new(env!("CARGO_BIN_EXE_ferryfs-coherence")).with_file_name("ferryfs");
-    let reason = match () {
-        () if !program.is_file() => "no ferryfs beside this test: build the workspace",
-        () if !geteuid().is_root() => "not root",
-        () if File::open("/dev/fuse").is_err() => "no /dev/fuse",
-        () => return Some(program),
-    };
-    skipped(reason);
-    None
-}
-
-fn share(program: &Path, args: &[&str], via: Via) -> Share {
-    Share::start(program, args, via, &std::env::temp_dir()).unwrap()
-}
 
 #[test]
 fn what_is_opened_or_listed_is_never_stale() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let vias = [(Via::Fuse, "getdents"), (Via::Bridge(1), "snapshot"), (Via::Bridge(2), "getdents")];
     for (seed, (via, stream)) in (1..).zip(vias) {
         for mode in ["coherent", "never"] {
-            let share = share(&program, &["--cache", mode, "--dir-stream", stream], via);
+            let share = Share::start(&program, &["--cache", mode, "--dir-stream", stream], via).unwrap();
             let report =
-                check(&share, &Plan { steps: 150, seed, strict: false, hears: false, map: mode == "coherent" });
+                check(&share, &Plan { steps: 150, seed, strict: false, hears: false, map: mode == "coherent" })
+                    .unwrap();
             assert!(report.violations.is_empty() && report.estale == 0, "{mode} {via:?} seed {seed}: {report:#?}");
         }
     }
@@ -42,25 +25,25 @@ fn what_is_opened_or_listed_is_never_stale() {
 
 #[test]
 fn without_attribute_timeout_every_stat_is_true_as_well() {
-    let Some(program) = ferryfs() else { return };
-    let share = share(&program, &["--cache", "coherent", "--attr-timeout", "0"], Via::Bridge(1));
-    let report = check(&share, &Plan { steps: 150, seed: 4, strict: true, hears: false, map: true });
+    let Some(program) = mountable_ferryfs() else { return };
+    let share = Share::start(&program, &["--cache", "coherent", "--attr-timeout", "0"], Via::Bridge(1)).unwrap();
+    let report = check(&share, &Plan { steps: 150, seed: 4, strict: true, hears: false, map: true }).unwrap();
     assert!(report.violations.is_empty() && report.estale == 0, "{report:#?}");
 }
 
 #[test]
 fn the_checker_finds_what_a_mode_shows_that_trusts_blindly() {
-    let Some(program) = ferryfs() else { return };
-    let share = share(&program, &["--cache", "always"], Via::Bridge(1));
-    let report = check(&share, &Plan { steps: 100, seed: 1, strict: false, hears: false, map: false });
+    let Some(program) = mountable_ferryfs() else { return };
+    let share = Share::start(&program, &["--cache", "always"], Via::Bridge(1)).unwrap();
+    let report = check(&share, &Plan { steps: 100, seed: 1, strict: false, hears: false, map: false }).unwrap();
     assert!(!report.violations.is_empty(), "{report}");
 }
 
 #[test]
 fn an_application_never_sees_estale_while_the_host_replaces_what_it_uses() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     for via in [Via::Fuse, Via::Bridge(2)] {
-        let share = share(&program, &["--cache", "coherent"], via);
+        let share = Share::start(&program, &["--cache", "coherent"], via).unwrap();
         let outcome = races::race(&share, 3, 2000, 7).unwrap();
         assert!(outcome.estale.is_empty() && outcome.replacements > 100, "{outcome:?}");
     }
@@ -79,8 +62,8 @@ fn read_all(dir: &Path) {
 
 #[test]
 fn what_has_not_changed_is_neither_read_nor_listed_nor_looked_up_again() {
-    let Some(program) = ferryfs() else { return };
-    let share = share(&program, &["--cache", "coherent"], Via::Bridge(1));
+    let Some(program) = mountable_ferryfs() else { return };
+    let share = Share::start(&program, &["--cache", "coherent"], Via::Bridge(1)).unwrap();
     for dir in 0..5 {
         let dir = share.source().join(format!("{dir}"));
         fs::create_dir(&dir).unwrap();
@@ -106,10 +89,10 @@ fn what_has_not_changed_is_neither_read_nor_listed_nor_looked_up_again() {
 
 #[test]
 fn a_source_whose_timestamps_prove_nothing_is_read_anew_at_each_open() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     // A FUSE mount as the source: what is beneath may change without its timestamps telling in time.
-    let beneath = share(&program, &["--cache", "auto"], Via::Fuse);
-    let share = Share::start(&program, &["--cache", "coherent"], Via::Bridge(1), beneath.mountpoint()).unwrap();
+    let beneath = Share::start(&program, &["--cache", "auto"], Via::Fuse).unwrap();
+    let share = Share::start_in(beneath.mountpoint(), &program, &["--cache", "coherent"], Via::Bridge(1)).unwrap();
     fs::write(share.source().join("file"), "text").unwrap();
     std::thread::sleep(Duration::from_millis(50));
     let bridge = share.bridge().unwrap();
@@ -125,8 +108,8 @@ fn a_source_whose_timestamps_prove_nothing_is_read_anew_at_each_open() {
 
 #[test]
 fn a_missing_name_becomes_visible_as_soon_as_the_host_makes_it() {
-    let Some(program) = ferryfs() else { return };
-    let share = share(&program, &["--cache", "coherent"], Via::Bridge(2));
+    let Some(program) = mountable_ferryfs() else { return };
+    let share = Share::start(&program, &["--cache", "coherent"], Via::Bridge(2)).unwrap();
     for round in 0..50 {
         let name = format!("{round}");
         assert!(fs::metadata(share.mountpoint().join(&name)).is_err());
@@ -137,9 +120,9 @@ fn a_missing_name_becomes_visible_as_soon_as_the_host_makes_it() {
 
 #[test]
 fn a_listing_that_was_under_way_while_the_directory_changed_does_not_outlive_the_next_open() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     for stream in ["getdents", "snapshot"] {
-        let share = share(&program, &["--cache", "coherent", "--dir-stream", stream], Via::Bridge(2));
+        let share = Share::start(&program, &["--cache", "coherent", "--dir-stream", stream], Via::Bridge(2)).unwrap();
         // More than one reply holds.
         (0..2000).for_each(|n| fs::write(share.source().join(format!("{n:0100}")), "").unwrap());
         std::thread::sleep(Duration::from_millis(50));
@@ -159,7 +142,7 @@ fn a_listing_that_was_under_way_while_the_directory_changed_does_not_outlive_the
 
 #[test]
 fn a_listing_is_kept_only_from_a_scan_that_began_with_what_is_still_there() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let dir = tempfile::TempDir::with_prefix("ferryfs-share-").unwrap();
     (0..300).for_each(|n| fs::write(dir.path().join(format!("{n:0100}")), "").unwrap());
     std::thread::sleep(Duration::from_millis(50));
@@ -183,8 +166,8 @@ fn a_listing_is_kept_only_from_a_scan_that_began_with_what_is_still_there() {
 
 #[test]
 fn a_program_in_a_directory_that_was_moved_or_removed_works_on() {
-    let Some(program) = ferryfs() else { return };
-    let share = share(&program, &["--cache", "coherent", "--attr-timeout", "0"], Via::Bridge(1));
+    let Some(program) = mountable_ferryfs() else { return };
+    let share = Share::start(&program, &["--cache", "coherent", "--attr-timeout", "0"], Via::Bridge(1)).unwrap();
     fs::create_dir_all(share.source().join("a/b")).unwrap();
     fs::write(share.source().join("a/b/file"), "text").unwrap();
     let script = "stat . file >/dev/null && read go && stat . file >/dev/null && cat file && echo more >new && ls && \

@@ -5,39 +5,25 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ferryfs_guest::bridge::Snapshot;
 use ferryfs_guest::coherence::{Share, Via};
-use ferryfs_guest::{Bridge, BridgeOptions, Daemon, skipped};
-use rustix::process::geteuid;
+use ferryfs_guest::{Bridge, BridgeOptions, Daemon, mountable_ferryfs};
 use tempfile::TempDir;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
-
-/// The ferryfs that was built beside this test, or nothing where it cannot be mounted: said aloud.
-fn ferryfs() -> Option<PathBuf> {
-    let program = Path::new(env!("CARGO_BIN_EXE_ferryfs-coherence")).with_file_name("ferryfs");
-    let reason = match () {
-        () if !program.is_file() => "no ferryfs beside this test: build the workspace",
-        () if !geteuid().is_root() => "not root",
-        () if File::open("/dev/fuse").is_err() => "no /dev/fuse",
-        () => return Some(program),
-    };
-    skipped(reason);
-    None
-}
 
 const ARGS: [&str; 3] = ["--cache", "always", "--no-open"];
 
 fn share(program: &Path, more: &[&str], via: Via) -> Share {
-    Share::start(program, &[&ARGS[..], more].concat(), via, &std::env::temp_dir()).unwrap()
+    Share::start(program, &[&ARGS[..], more].concat(), via).unwrap()
 }
 
 /// On each way to a share, with each stream.
 fn everywhere(test: impl Fn(&Share)) {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     for (via, more) in [
         (Via::Fuse, &[][..]),
         (Via::Bridge(2), &["--dir-stream", "getdents"]),
@@ -81,7 +67,7 @@ fn asks_nothing(bridge: &Bridge, dir: &Path, command: &str) {
 
 #[test]
 fn a_warm_grep_and_a_warm_listing_ask_nothing() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     for stream in ["getdents", "snapshot"] {
         let share = share(&program, &["--dir-stream", stream], Via::Bridge(1));
         make_tree(share.source(), 20, 10);
@@ -105,7 +91,7 @@ fn a_warm_grep_and_a_warm_listing_ask_nothing() {
 
 #[test]
 fn a_guest_that_mounts_read_only_asks_nothing_the_second_time() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let new = |name| TempDir::with_prefix(name).unwrap();
     let (source, mountpoint) = (new("ferryfs-share-"), new("ferryfs-mount-"));
     make_tree(source.path(), 5, 10);
@@ -247,7 +233,7 @@ fn who_may_not_open_a_file_or_list_a_directory_does_not() {
 fn ten_thousand_files_are_read_with_a_few_hundred_descriptors() {
     const FILES: usize = 10_000;
     const LIMIT: &str = "900";
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let new = |name| TempDir::with_prefix_in(name, "/dev/shm").or_else(|_| TempDir::with_prefix(name)).unwrap();
     let (source, mountpoint) = (new("ferryfs-share-"), new("ferryfs-mount-"));
     make_tree(source.path(), 100, FILES / 100);

@@ -1,8 +1,8 @@
 //! What a guest sees that hears of changes, with this machine's kernel client as the guest. Needs root and /dev/fuse.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,29 +10,15 @@ use ferryfs_guest::client::start_lane;
 use ferryfs_guest::coherence::{Plan, Share, Via, check, races};
 use ferryfs_guest::front_end::{Queue, virtio};
 use ferryfs_guest::lane::{Cuts, LaneSize};
-use ferryfs_guest::{Client, Daemon, Options, skipped};
+use ferryfs_guest::{Client, Daemon, Options, mountable_ferryfs};
 use fuse_abi::ROOT_ID;
-use rustix::process::geteuid;
 
 /// Only ends hangs.
 const HANG: Duration = Duration::from_secs(60);
 const COHERENT: [&str; 3] = ["--cache", "coherent", "--notify"];
 
-/// The ferryfs that was built beside this test, or nothing where it cannot be mounted: said aloud.
-fn ferryfs() -> Option<PathBuf> {
-    let program = Path::new(env!("CARGO_BIN_EXE_ferryfs-coherence")).with_file_name("ferryfs");
-    let reason = match () {
-        () if !program.is_file() => "no ferryfs beside this test: build the workspace",
-        () if !geteuid().is_root() => "not root",
-        () if File::open("/dev/fuse").is_err() => "no /dev/fuse",
-        () => return Some(program),
-    };
-    skipped(reason);
-    None
-}
-
 fn share(program: &Path, args: &[&str], via: Via) -> Share {
-    let share = Share::start(program, &[&COHERENT, args].concat(), via, &std::env::temp_dir()).unwrap();
+    let share = Share::start(program, &[&COHERENT, args].concat(), via).unwrap();
     share.await_word();
     share
 }
@@ -47,18 +33,18 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 
 #[test]
 fn every_stat_is_true_as_soon_as_the_guest_has_heard() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let vias = [(Via::Fuse, "getdents"), (Via::Bridge(1), "snapshot"), (Via::Bridge(2), "getdents")];
     for (seed, (via, stream)) in (1..).zip(vias) {
         let share = share(&program, &["--dir-stream", stream], via);
-        let report = check(&share, &Plan { steps: 120, seed, strict: true, hears: true, map: true });
+        let report = check(&share, &Plan { steps: 120, seed, strict: true, hears: true, map: true }).unwrap();
         assert!(report.violations.is_empty() && report.estale == 0, "{via:?} seed {seed}: {report:#?}");
     }
 }
 
 #[test]
 fn an_application_never_sees_estale_while_the_guest_hears_of_what_the_host_replaces() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     for via in [Via::Fuse, Via::Bridge(2)] {
         let share = share(&program, &[], via);
         let outcome = races::race(&share, 3, 1500, 7).unwrap();
@@ -68,7 +54,7 @@ fn an_application_never_sees_estale_while_the_guest_hears_of_what_the_host_repla
 
 #[test]
 fn what_the_guest_knows_it_does_not_ask_for_again() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let share = share(&program, &[], Via::Bridge(1));
     for dir in 0..5 {
         let dir = share.source().join(format!("{dir}"));
@@ -101,7 +87,7 @@ fn what_the_guest_knows_it_does_not_ask_for_again() {
 
 #[test]
 fn a_name_that_the_guest_believes_missing_becomes_visible_when_the_host_makes_it() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     for via in [Via::Fuse, Via::Bridge(2)] {
         let share = share(&program, &["--negative-timeout", "3600"], via);
         for round in 0..20 {
@@ -123,7 +109,7 @@ fn a_name_that_the_guest_believes_missing_becomes_visible_when_the_host_makes_it
 
 #[test]
 fn a_listing_in_progress_while_its_directory_is_invalidated_does_not_hide_the_change() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     for stream in ["getdents", "snapshot"] {
         let share = share(&program, &["--dir-stream", stream], Via::Bridge(2));
         let (here, there) = (share.source().join("dir"), share.mountpoint().join("dir"));
@@ -158,7 +144,7 @@ impl Drop for SetAtEnd<'_> {
 
 #[test]
 fn an_open_and_an_invalidation_of_one_file_leave_the_truth_in_either_order() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     for via in [Via::Fuse, Via::Bridge(2)] {
         let share = share(&program, &[], via);
         let (here, there) = (share.source().join("file"), share.mountpoint().join("file"));
@@ -191,7 +177,7 @@ fn an_open_and_an_invalidation_of_one_file_leave_the_truth_in_either_order() {
 
 #[test]
 fn a_burst_of_changes_leaves_nothing_stale() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let share = share(&program, &[], Via::Bridge(1));
     let dirs: Vec<_> = (0..4).map(|dir| format!("{dir}")).collect();
     for dir in &dirs {
@@ -225,7 +211,7 @@ fn a_burst_of_changes_leaves_nothing_stale() {
 #[test]
 fn a_program_in_the_guest_that_watches_a_file_is_told_when_the_host_removes_it() {
     use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     for via in [Via::Fuse, Via::Bridge(1)] {
         let share = share(&program, &[], via);
         fs::write(share.source().join("file"), "").unwrap();
@@ -248,7 +234,7 @@ fn connect(daemon: &mut Daemon, options: &Options) -> Client {
 
 #[test]
 fn a_guest_that_does_not_take_the_queue_has_its_queues_where_it_always_had_them() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let dir = tempfile::TempDir::with_prefix("ferryfs-share-").unwrap();
     fs::write(dir.path().join("file"), "text").unwrap();
     let args = [&COHERENT[..], &["--num-request-queues", "2", "--tag", "share"]].concat();
@@ -265,7 +251,7 @@ fn a_guest_that_does_not_take_the_queue_has_its_queues_where_it_always_had_them(
 
 #[test]
 fn a_guest_that_takes_the_queue_has_it_between_the_others() {
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let dir = tempfile::TempDir::with_prefix("ferryfs-share-").unwrap();
     fs::write(dir.path().join("file"), "text").unwrap();
     let args = [&COHERENT[..], &["--num-request-queues", "2", "--tag", "share"]].concat();
@@ -308,9 +294,9 @@ impl Drop for Ended {
 fn a_helper_turns_changes_of_the_host_into_events_of_a_guest_that_cannot_hear() {
     use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
     use std::os::unix::fs::MetadataExt;
-    let Some(program) = ferryfs() else { return };
+    let Some(program) = mountable_ferryfs() else { return };
     let args = ["--cache", "coherent", "--event-file", ".events"];
-    let share = Share::start(&program, &args, Via::Bridge(1), &std::env::temp_dir()).unwrap();
+    let share = Share::start(&program, &args, Via::Bridge(1)).unwrap();
     let (here, there) = (share.source(), share.mountpoint());
     fs::create_dir(here.join("dir")).unwrap();
     for name in ["dir/file", "dir/removed", "dir/own"] {

@@ -1,11 +1,15 @@
 //! Runs the coherence checker: host and guest act at random on one tree, and what the guest sees is compared.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::io::{stdin, stdout};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ferryfs_guest::coherence::{Plan, Share, Via, check, races};
+use ferryfs_guest::coherence::remote::{Remote, serve};
+use ferryfs_guest::coherence::side::Local;
+use ferryfs_guest::coherence::{Plan, Report, Share, Via, Who, check, check_sides, races};
+use tempfile::TempDir;
 
 #[derive(Parser)]
 #[command(about, version)]
@@ -46,6 +50,12 @@ struct Arguments {
     /// Fail unless there are violations: shows that the checker finds them
     #[arg(long)]
     expect_stale: bool,
+    /// Instead of starting a server: this directory is shared already, with the guest at standard input and output
+    #[arg(long, conflicts_with_all = ["race", "notify", "seeds"])]
+    shared: Option<PathBuf>,
+    /// Be that guest, with the share mounted on this directory, until an empty line
+    #[arg(long, conflicts_with = "shared")]
+    guest: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -60,6 +70,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
+    if let Some(mountpoint) = &arguments.guest {
+        serve(Local::new(mountpoint, mountpoint, Who::Guest), stdin().lock(), stdout().lock())?;
+        return Ok(true);
+    }
+    if let Some(shared) = &arguments.shared {
+        let report = check_machine(shared, &plan(arguments, arguments.seed))?;
+        let label = format!("seed {}, in a machine", arguments.seed);
+        return Ok(is_stale(arguments, &label, &report) == arguments.expect_stale);
+    }
     let mut args: Vec<&str> = arguments.args.split_whitespace().collect();
     if arguments.notify {
         args.push("--notify");
@@ -67,28 +86,44 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         args.extend(["--attr-timeout", "0"]);
     }
     let via = if arguments.queues == 0 { Via::Fuse } else { Via::Bridge(arguments.queues) };
-    let mut stale = 0;
+    let label = format!("{via:?}, {}", args.join(" "));
+    let mut stale = false;
     for seed in arguments.seed..arguments.seed + arguments.seeds {
-        let share = Share::start(&arguments.program, &args, via, &arguments.place)?;
+        let share = Share::start_in(&arguments.place, &arguments.program, &args, via)?;
         if let Some(calls) = arguments.race {
             let outcome = races::race(&share, 3, calls, seed)?;
-            println!("seed {seed}, {via:?}, {}: {outcome:?}", args.join(" "));
-            stale += outcome.estale.values().sum::<u64>();
-            continue;
+            println!("seed {seed}, {label}: {outcome:?}");
+            stale |= !outcome.estale.is_empty();
+        } else {
+            stale |= is_stale(arguments, &format!("seed {seed}, {label}"), &check(&share, &plan(arguments, seed))?);
         }
-        let plan = Plan {
-            steps: arguments.steps,
-            seed,
-            strict: arguments.strict || arguments.notify,
-            hears: arguments.notify,
-            map: !arguments.expect_stale,
-        };
-        let report = check(&share, &plan);
-        for violation in report.violations.iter().take(arguments.show) {
-            println!("  {violation}");
-        }
-        println!("seed {seed}, {via:?}, {}: {report}", args.join(" "));
-        stale += report.violations.len() as u64 + report.estale;
     }
-    Ok((stale != 0) == arguments.expect_stale)
+    Ok(stale == arguments.expect_stale)
+}
+
+fn plan(arguments: &Arguments, seed: u64) -> Plan {
+    Plan {
+        steps: arguments.steps,
+        seed,
+        strict: arguments.strict || arguments.notify,
+        hears: arguments.notify,
+        map: !arguments.expect_stale,
+    }
+}
+
+fn check_machine(shared: &Path, plan: &Plan) -> Result<Report, Box<dyn Error>> {
+    // Of the same file system, and not shared.
+    let stage = TempDir::with_prefix_in("ferryfs-stage-", shared.parent().unwrap_or(shared))?;
+    let host = Local::new(shared, stage.path(), Who::Host);
+    let mut guest = Remote::new(stdin().lock(), stdout().lock());
+    Ok(check_sides(host, &mut guest, &|| (), plan)?)
+}
+
+/// Shows what was found. Where standard output leads to the guest, it is shown on the other one.
+fn is_stale(arguments: &Arguments, label: &str, report: &Report) -> bool {
+    let shown = report.violations.iter().take(arguments.show).map(|violation| format!("  {violation}"));
+    for line in shown.chain([format!("{label}: {report}")]) {
+        if arguments.shared.is_some() { eprintln!("{line}") } else { println!("{line}") }
+    }
+    !report.violations.is_empty() || report.estale != 0
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use fastrand::Rng;
 use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 const DIRS: [&str; 2] = ["p", "q"];
 const LEAVES: [&str; 4] = ["f", "g", "p", "q"];
@@ -16,16 +17,21 @@ const DEEPEST: usize = 3;
 /// Whose actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
+    /// The host's.
     Host,
+    /// The guest's.
     Guest,
 }
 
 /// What was done.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Done {
+    /// In words.
     pub text: String,
     /// What it may have changed.
     pub paths: Vec<PathBuf>,
-    pub error: Option<Errno>,
+    /// It was told ESTALE.
+    pub estale: bool,
 }
 
 /// The tree as one side reaches it.
@@ -81,17 +87,16 @@ impl Tree {
 
     /// One action at random, again until one succeeds that can, a few times at most.
     pub fn act(&self, rng: &mut Rng, step: u32) -> Done {
-        let mut last = None;
+        let mut done = Done::default();
         for _ in 0..20 {
             let (text, paths, result) = self.try_act(rng, step);
             let error = result.err().map(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
-            let done = Done { text: format!("{:?} {text}", self.who), paths, error };
-            match error {
-                None | Some(Errno::STALE) => return done,
-                Some(_) => last = Some(done),
+            done = Done { text: format!("{:?} {text}", self.who), paths, estale: error == Some(Errno::STALE) };
+            if error.is_none() || done.estale {
+                break;
             }
         }
-        last.unwrap_or(Done { text: "nothing".into(), paths: Vec::new(), error: None })
+        done
     }
 
     fn try_act(&self, rng: &mut Rng, step: u32) -> (String, Vec<PathBuf>, io::Result<()>) {

@@ -1,28 +1,26 @@
 //! A checker of cache coherence: host and guest act at random on one tree, and after each action that has finished, what
 //! the guest sees is compared with what the host sees.
 //!
-//! The same look is taken at both sides by the same code ([`observe`]), so that any difference is the share's.
+//! The same look is taken at both sides by the same code ([`observe`]), so that any difference is the share's. The guest
+//! is this machine's kernel client, or another machine that runs the same program ([`remote`]).
 
 mod actions;
 pub mod observe;
 pub mod races;
+pub mod remote;
 mod share;
+pub mod side;
 
-use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{fmt, io};
 
 use fastrand::Rng;
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use actions::{Tree, Who};
-use observe::{Look, Seen, look};
+pub use actions::Who;
+use observe::{Look, Seen};
 pub use share::{Share, Via};
-
-/// How long a guest may trust attributes where nothing else was asked for, and then some.
-const ATTRIBUTES: Duration = Duration::from_millis(1100);
+use side::{Glance, Local, Request, Side};
 
 /// What to check.
 #[derive(Clone, Debug)]
@@ -93,109 +91,107 @@ impl fmt::Display for Report {
     }
 }
 
-/// A directory that both sides hold, by which paths are walked that no longer lead there: as a working directory is.
-struct Held {
-    name: PathBuf,
-    guest: OwnedFd,
-    host: OwnedFd,
-}
+/// Looks by one thread, and by this many at once now and then.
+const MANY: usize = 3;
 
 struct Checker<'s> {
     plan: &'s Plan,
-    share: &'s Share,
+    host: Local,
+    guest: &'s mut dyn Side,
+    /// Waits until the guest has heard of all that the host did.
+    await_word: &'s dyn Fn(),
     rng: Rng,
-    held: Vec<Held>,
+    /// Directories that both sides hold, by which paths are walked that no longer lead there: as a working directory is.
+    held: Vec<(u32, PathBuf)>,
     /// Files kept open in the guest while the host changes them.
-    files: Vec<OwnedFd>,
+    files: Vec<u32>,
+    /// The last number that something was kept by.
+    numbers: u32,
+    /// The latest action and what it was.
+    step: u32,
+    action: String,
     report: Report,
 }
 
-/// Runs a plan on a share that is mounted and empty.
-#[must_use]
-pub fn check(share: &Share, plan: &Plan) -> Report {
+/// Runs a plan on a share that is mounted here and empty.
+///
+/// # Errors
+/// Never: the guest is this machine.
+pub fn check(share: &Share, plan: &Plan) -> io::Result<Report> {
+    let mut guest = Local::new(share.mountpoint(), share.mountpoint(), Who::Guest);
+    let host = Local::new(share.source(), share.stage(), Who::Host);
+    check_sides(host, &mut guest, &|| share.await_word(), plan)
+}
+
+/// Runs a plan on an empty share that `guest` has mounted.
+///
+/// # Errors
+/// When the guest does not answer.
+pub fn check_sides(host: Local, guest: &mut dyn Side, await_word: &dyn Fn(), plan: &Plan) -> io::Result<Report> {
     let checker = Checker {
         plan,
-        share,
+        host,
+        guest,
+        await_word,
         rng: Rng::with_seed(plan.seed),
         held: Vec::new(),
         files: Vec::new(),
+        numbers: 0,
+        step: 0,
+        action: String::new(),
         report: Report::default(),
     };
     checker.run()
 }
 
 impl Checker<'_> {
-    fn run(mut self) -> Report {
-        let host = Tree::new(self.share.source(), self.share.stage(), Who::Host);
-        let guest = Tree::new(self.share.mountpoint(), self.share.mountpoint(), Who::Guest);
-        host.plant(&mut self.rng);
+    fn run(mut self) -> io::Result<Report> {
+        self.host.plant(&mut self.rng);
         for step in 1..=self.plan.steps {
             let by_host = self.rng.u32(..3) != 0;
-            let tree = if by_host { &host } else { &guest };
+            let act = Request::Act(self.rng.u64(..), step);
             // What the guest may be told of the host's latest change is told by what it does: its own error is a look.
-            let done = tree.act(&mut self.rng, step);
+            let done = if by_host { self.host.ask(&act)? } else { self.guest.ask(&act)? }.done;
             if by_host {
                 self.report.host_actions += 1;
             } else {
                 self.report.guest_actions += 1;
             }
-            if done.error == Some(Errno::STALE) {
-                self.report.estale += 1;
-            }
+            self.report.estale += u64::from(done.estale);
             if self.plan.hears {
-                self.share.await_word();
+                (self.await_word)();
                 // The guest hears of what happens in directories that it has looked into.
-                self.visit(&mut self.share.mountpoint().to_owned());
+                self.guest.ask(&Request::Visit)?;
             }
-            self.after(step, &done.text, &done.paths);
+            (self.step, self.action) = (step, done.text);
+            self.after(done.paths)?;
         }
-        self.report
+        Ok(self.report)
     }
 
-    /// Has the guest look into every directory there is.
-    fn visit(&self, dir: &mut PathBuf) {
-        for entry in std::fs::read_dir(&*dir).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                dir.push(entry.file_name());
-                self.visit(dir);
-                dir.pop();
-            }
-        }
-    }
-
-    fn after(&mut self, step: u32, action: &str, paths: &[PathBuf]) {
-        let mut places: Vec<PathBuf> = paths.to_vec();
+    fn after(&mut self, mut places: Vec<PathBuf>) -> io::Result<()> {
         for _ in 0..3 {
             places.push(actions::any_path(&mut self.rng));
         }
-        for path in &places {
-            self.look_from_root(step, action, path);
-        }
+        let from_root: Vec<_> = places.iter().flat_map(|path| self.looks_at(path)).collect();
+        self.compare(&from_root)?;
         if self.rng.u32(..4) == 0 {
-            self.look_by_many(step, action, &places);
+            self.look_by_many(&places)?;
         }
-        self.look_from_held(step, action);
-        self.hold(&places);
-        if step.is_multiple_of(400) && !self.plan.strict {
+        let from_held = self.looks_from_held();
+        self.compare(&from_held)?;
+        self.hold(&places)?;
+        if self.step.is_multiple_of(400) && !self.plan.strict {
             // Names of files that are held open may be believed for longer.
-            self.files.clear();
-            std::thread::sleep(ATTRIBUTES);
-            let all = actions::all_paths();
-            for path in &all {
-                self.compare(
-                    step,
-                    action,
-                    Look::Stat,
-                    (CWD, self.share.mountpoint()),
-                    (CWD, self.share.source()),
-                    path,
-                );
-            }
+            self.guest.ask(&Request::Close(std::mem::take(&mut self.files)))?;
+            self.guest.ask(&Request::Outlast)?;
+            let stat = |path| Glance { from: None, path, how: Look::Stat };
+            self.compare(&actions::all_paths().into_iter().map(stat).collect::<Vec<_>>())?;
         }
+        Ok(())
     }
 
-    fn look_from_root(&mut self, step: u32, action: &str, path: &Path) {
-        let (guest, host) = ((CWD, self.share.mountpoint()), (CWD, self.share.source()));
+    fn looks_at(&mut self, path: &Path) -> Vec<Glance> {
         let looks: &[Look] = match (self.plan.strict, self.rng.bool()) {
             (true, true) => &[Look::Stat, Look::Open],
             (true, false) => &[Look::Open, Look::Stat, Look::Link],
@@ -203,115 +199,126 @@ impl Checker<'_> {
             (false, false) => &[Look::Found, Look::Open],
         };
         let mapped = self.rng.u32(..4) == 0 && self.plan.map;
-        for look in looks {
-            let look = if mapped && *look == Look::Open { Look::Map } else { *look };
-            self.compare(step, action, look, guest, host, path);
-        }
+        let how = |look| if mapped && look == Look::Open { Look::Map } else { look };
+        looks.iter().map(|look| Glance { from: None, path: path.to_owned(), how: how(*look) }).collect()
     }
 
-    /// Several threads look at once, each for itself.
-    fn look_by_many(&mut self, step: u32, action: &str, places: &[PathBuf]) {
-        let mountpoint = self.share.mountpoint();
-        let seen: Vec<Vec<Seen>> = std::thread::scope(|scope| {
-            let look_all = || places.iter().map(|path| look(CWD, &mountpoint.join(path), Look::Open)).collect();
-            let threads: Vec<_> = (0..3).map(|_| scope.spawn(look_all)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
-        });
-        for (index, path) in places.iter().enumerate() {
-            let host = look(CWD, &self.share.source().join(path), Look::Open);
-            for guest in seen.iter().filter_map(|thread| thread.get(index)) {
-                self.judge(step, action, Look::Open, path.display().to_string(), guest.clone(), host.clone());
-            }
-        }
-    }
-
-    /// Looks from directories that may have been moved or removed since: relative paths lead where the directory went.
-    fn look_from_held(&mut self, step: u32, action: &str) {
-        let held = std::mem::take(&mut self.held);
-        for place in &held {
-            let name = Path::new(actions::any_name(&mut self.rng));
+    /// From directories that may have been moved or removed since: relative paths lead where the directory went.
+    fn looks_from_held(&mut self) -> Vec<Glance> {
+        let mut looks = Vec::new();
+        for (number, _) in &self.held {
+            let name = actions::any_name(&mut self.rng).into();
             let deeper = Path::new(actions::any_name(&mut self.rng)).join(actions::any_name(&mut self.rng));
-            for path in [Path::new("."), name, &deeper] {
+            for path in [".".into(), name, deeper] {
                 let how = if self.plan.strict && self.rng.bool() { Look::Stat } else { Look::Open };
-                let (guest, host) = (look(place.guest.as_fd(), path, how), look(place.host.as_fd(), path, how));
-                let place = format!("{} from the held {}", path.display(), place.name.display());
-                self.judge(step, action, how, place, guest, host);
+                looks.push(Glance { from: Some(*number), path, how });
             }
         }
-        self.held = held;
+        looks
     }
 
-    fn hold(&mut self, places: &[PathBuf]) {
+    /// The guest looks, and then the host: nobody acts meanwhile.
+    fn compare(&mut self, glances: &[Glance]) -> io::Result<()> {
+        let request = Request::Look(glances.to_vec());
+        let (guest, host) = (self.guest.ask(&request)?.seen, self.host.ask(&request)?.seen);
+        all_answered(guest.len(), glances.len())?;
+        for (glance, (guest, host)) in glances.iter().zip(guest.into_iter().zip(host)) {
+            self.judge(glance, guest, host);
+        }
+        Ok(())
+    }
+
+    /// Several threads of the guest look at once, each for itself.
+    fn look_by_many(&mut self, places: &[PathBuf]) -> io::Result<()> {
+        let guest = self.guest.ask(&Request::LookByMany(MANY, places.to_vec()))?.seen;
+        let host = self.host.ask(&Request::LookByMany(1, places.to_vec()))?.seen;
+        all_answered(guest.len(), places.len() * MANY)?;
+        for (guest, (path, host)) in guest.into_iter().zip(places.iter().zip(&host).cycle()) {
+            self.judge(&Glance { from: None, path: path.clone(), how: Look::Open }, guest, host.clone());
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, places: &[PathBuf]) -> io::Result<()> {
         if (!self.plan.strict || self.plan.hears) && self.rng.u32(..8) == 0 {
-            let file = actions::any_path(&mut self.rng);
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            self.files.extend(rustix::fs::open(self.share.mountpoint().join(file), flags, Mode::empty()));
+            let (number, path) = (self.number(), actions::any_path(&mut self.rng));
+            if self.guest.ask(&Request::Open(number, path))?.seen == [Seen::Present] {
+                self.files.push(number);
+            }
         }
         if self.files.len() > 6 {
-            let file = self.files.swap_remove(self.rng.usize(..self.files.len()));
+            let number = self.files.swap_remove(self.rng.usize(..self.files.len()));
             self.report.looks += 1;
-            if rustix::fs::fstat(&file).err() == Some(Errno::STALE) {
-                self.report.estale += 1;
-            }
+            let seen = self.guest.ask(&Request::Fstat(number))?.seen;
+            self.report.estale += u64::from(seen == [Seen::Error(Errno::STALE)]);
+            self.guest.ask(&Request::Close(vec![number]))?;
         }
         if self.rng.u32(..10) == 0
             && let Some(path) = places.first()
         {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let open = |root: &Path| rustix::fs::open(root.join(path), flags, Mode::empty());
-            if let (Ok(guest), Ok(host)) = (open(self.share.mountpoint()), open(self.share.source())) {
-                // An O_PATH walk may have used names within their time: only a true pair can be compared later.
-                let same =
-                    look(guest.as_fd(), Path::new("."), Look::Open) == look(host.as_fd(), Path::new("."), Look::Open);
-                if same && ino(&guest) == ino(&host) {
-                    self.held.push(Held { name: path.clone(), guest, host });
-                }
+            let number = self.number();
+            let hold = Request::Hold(number, path.clone());
+            let (guest, host) = (self.guest.ask(&hold)?.seen, self.host.ask(&hold)?.seen);
+            // An O_PATH walk may have used names within their time: only a true pair can be compared later.
+            if guest == host && matches!(guest[..], [Seen::Directory(..)]) {
+                self.held.push((number, path.clone()));
+            } else {
+                self.let_go(number)?;
             }
         }
         if self.held.len() > 3 {
-            self.held.remove(0);
+            let (number, _) = self.held.remove(0);
+            self.let_go(number)?;
         }
+        Ok(())
     }
 
-    fn compare(
-        &mut self,
-        step: u32,
-        action: &str,
-        how: Look,
-        guest: (BorrowedFd<'_>, &Path),
-        host: (BorrowedFd<'_>, &Path),
-        path: &Path,
-    ) {
-        let (there, here) = (look(guest.0, &guest.1.join(path), how), look(host.0, &host.1.join(path), how));
-        self.judge(step, action, how, path.display().to_string(), there, here);
+    fn let_go(&mut self, number: u32) -> io::Result<()> {
+        let close = Request::Close(vec![number]);
+        self.guest.ask(&close)?;
+        self.host.ask(&close).map(drop)
     }
 
-    fn judge(&mut self, step: u32, action: &str, look: Look, place: String, guest: Seen, host: Seen) {
+    fn number(&mut self) -> u32 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn judge(&mut self, at: &Glance, guest: Seen, host: Seen) {
         self.report.looks += 1;
         if guest == Seen::Error(Errno::STALE) {
             self.report.estale += 1;
         }
         // A name that was there a moment ago may be believed for the attributes' time; one that is there must be found.
-        let bounded = (look == Look::Found && host != Seen::Present) || hidden_by_a_file(&guest, &host);
+        let bounded = (at.how == Look::Found && host != Seen::Present) || hidden_by_a_file(&guest, &host);
         let bounded = bounded && !self.plan.hears;
         // The directory has gone, or is no directory: either way nothing is there.
         let nothing = guest == Seen::Absent && host == Seen::Error(Errno::NOTDIR);
-        let bounded = bounded || nothing;
-        if guest != host && bounded && !nothing {
+        if guest == host || nothing {
+            return;
+        }
+        if bounded {
             self.report.bounded += 1;
+            return;
         }
-        if guest != host && !bounded {
-            self.report.violations.push(Violation { step, action: action.into(), look, place, guest, host });
-        }
+        let (step, action, look, place) = (self.step, self.action.clone(), at.how, self.describe(at));
+        self.report.violations.push(Violation { step, action, look, place, guest, host });
     }
+
+    fn describe(&self, at: &Glance) -> String {
+        let from = self.held.iter().find(|(number, _)| Some(*number) == at.from);
+        let from = from.map(|(_, name)| format!(" from the held {}", name.display()));
+        format!("{}{}", at.path.display(), from.unwrap_or_default())
+    }
+}
+
+/// A guest that leaves out answers would pass for one that sees the truth.
+fn all_answered(seen: usize, asked: usize) -> io::Result<()> {
+    if seen == asked { Ok(()) } else { Err(io::Error::other(format!("{seen} answers to {asked} looks"))) }
 }
 
 /// A walk through a name that the guest knows as a file ends in the guest's kernel: no server hears of it, and only the
 /// time of names bounds it.
 fn hidden_by_a_file(guest: &Seen, host: &Seen) -> bool {
     *guest == Seen::Error(Errno::NOTDIR) && *host != *guest
-}
-
-fn ino(fd: &OwnedFd) -> Option<u64> {
-    rustix::fs::fstat(fd).ok().map(|found| found.st_ino)
 }

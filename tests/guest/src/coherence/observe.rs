@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
 /// How to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Look {
     /// Open it and read all there is; a directory is listed.
     Open,
@@ -24,43 +26,66 @@ pub enum Look {
     Link,
 }
 
+/// What was read from a file: its length, a digest of it, and how it begins.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content(usize, u64, String);
+
+impl Content {
+    fn of(bytes: &[u8]) -> Self {
+        let mut digest = DefaultHasher::new();
+        digest.write(bytes);
+        let start = String::from_utf8_lossy(bytes.get(..24).unwrap_or(bytes)).into_owned();
+        Self(bytes.len(), digest.finish(), start)
+    }
+}
+
 /// What was seen.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Seen {
     /// A file: inode, size as `fstat` tells it, permissions, content.
-    File(u64, u64, u32, Vec<u8>),
+    File(u64, u64, u32, Content),
     /// A directory: inode, and each entry's name, inode and type.
-    Directory(u64, Vec<(Vec<u8>, u64, u8)>),
+    Directory(u64, Vec<(String, u64, u8)>),
     /// Attributes: inode, mode, links, size, modification time.
     Attributes(u64, u32, u64, i64, (i64, u64)),
     /// A link's target.
-    Target(Vec<u8>),
+    Target(String),
     /// Something is there.
     Present,
     /// Nothing is there.
     Absent,
     /// Another error.
-    Error(Errno),
+    Error(#[serde(with = "number")] Errno),
+}
+
+/// An error as its number.
+mod number {
+    use rustix::io::Errno;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(errno: &Errno, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i32(errno.raw_os_error())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Errno, D::Error> {
+        i32::deserialize(from).map(Errno::from_raw_os_error)
+    }
 }
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(ino, size, mode, content) => {
-                let start = String::from_utf8_lossy(content.get(..24).unwrap_or(content)).into_owned();
-                write!(f, "file {ino} mode {mode:o} size {size}, read {} bytes {start:?}", content.len())
+            Self::File(ino, size, mode, Content(length, digest, start)) => {
+                write!(f, "file {ino} mode {mode:o} size {size}, read {length} bytes {start:?} ({digest:016x})")
             }
             Self::Directory(ino, entries) => {
-                let names: Vec<_> = entries
-                    .iter()
-                    .map(|(name, ino, kind)| format!("{}={ino}/{kind}", String::from_utf8_lossy(name)))
-                    .collect();
+                let names: Vec<_> = entries.iter().map(|(name, ino, kind)| format!("{name}={ino}/{kind}")).collect();
                 write!(f, "directory {ino} [{}]", names.join(" "))
             }
             Self::Attributes(ino, mode, links, size, mtime) => {
                 write!(f, "inode {ino} mode {mode:o} links {links} size {size} mtime {mtime:?}")
             }
-            Self::Target(target) => write!(f, "link to {:?}", String::from_utf8_lossy(target)),
+            Self::Target(target) => write!(f, "link to {target:?}"),
             Self::Present => write!(f, "present"),
             Self::Absent => write!(f, "absent"),
             Self::Error(errno) => write!(f, "{errno:?}"),
@@ -93,7 +118,12 @@ fn try_look(dir: BorrowedFd<'_>, path: &Path, how: Look) -> Result<Seen, Errno> 
                 FileType::Directory => Ok(Seen::Directory(found.st_ino, list(opened)?)),
                 _ => {
                     let content = if how == Look::Map { mapped(&opened, found.st_size)? } else { read_all(&opened)? };
-                    Ok(Seen::File(found.st_ino, found.st_size.cast_unsigned(), found.st_mode & 0o7777, content))
+                    Ok(Seen::File(
+                        found.st_ino,
+                        found.st_size.cast_unsigned(),
+                        found.st_mode & 0o7777,
+                        Content::of(&content),
+                    ))
                 }
             }
         }
@@ -106,20 +136,20 @@ fn try_look(dir: BorrowedFd<'_>, path: &Path, how: Look) -> Result<Seen, Errno> 
         }
         Look::Found => rustix::fs::statat(dir, path, AtFlags::SYMLINK_NOFOLLOW).map(|_| Seen::Present),
         Look::Link => match rustix::fs::readlinkat(dir, path, Vec::new()) {
-            Ok(target) => Ok(Seen::Target(target.into_bytes())),
+            Ok(target) => Ok(Seen::Target(target.to_string_lossy().into_owned())),
             Err(Errno::INVAL) => Ok(Seen::Present),
             Err(errno) => Err(errno),
         },
     }
 }
 
-fn list(opened: OwnedFd) -> Result<Vec<(Vec<u8>, u64, u8)>, Errno> {
+fn list(opened: OwnedFd) -> Result<Vec<(String, u64, u8)>, Errno> {
     let mut entries = Vec::new();
     for entry in Dir::new(opened)? {
         let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            entries.push((name.to_vec(), entry.ino(), entry.file_type().as_raw_mode().to_be_bytes()[2] >> 4));
+        let name = entry.file_name().to_string_lossy();
+        if name != "." && name != ".." {
+            entries.push((name.into_owned(), entry.ino(), entry.file_type().as_raw_mode().to_be_bytes()[2] >> 4));
         }
     }
     entries.sort();

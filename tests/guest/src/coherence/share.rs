@@ -47,8 +47,13 @@ pub struct Share {
 }
 
 impl Share {
-    /// Shares a new directory beneath `place` by `program`.
-    pub fn start(program: &Path, args: &[&str], via: Via, place: &Path) -> Result<Self> {
+    /// Shares a new temporary directory by `program`.
+    pub fn start(program: &Path, args: &[&str], via: Via) -> Result<Self> {
+        Self::start_in(&std::env::temp_dir(), program, args, via)
+    }
+
+    /// [`Share::start`], with the directory beneath `place`.
+    pub fn start_in(place: &Path, program: &Path, args: &[&str], via: Via) -> Result<Self> {
         let host = TempDir::with_prefix_in("ferryfs-share-", place).map_err(Error::io("make a directory"))?;
         let mountpoint = TempDir::with_prefix("ferryfs-mount-").map_err(Error::io("make a directory"))?;
         let (source, stage) = (host.path().join("share"), host.path().join("stage"));
