@@ -23,10 +23,11 @@ const MARK: &str = "/ferryfs-mark/";
 const ALLOCATOR: [&str; 6] = ["brk", "mmap", "munmap", "mremap", "madvise", "mprotect"];
 
 /// Operations and what each may cost, in the order in which they are done. `READDIRPLUS` counts a whole reply.
-const TABLE: [(&str, usize); 49] = [
+const TABLE: [(&str, usize); 50] = [
     ("LOOKUP, known", 1),
     ("LOOKUP, known since another took its name", 1),
     ("LOOKUP, missing", 1),
+    ("LOOKUP, missing as many before it", 1),
     ("LOOKUP, new", 2),
     ("LOOKUP, of a directory", 1),
     ("FORGET, the last", 1),
@@ -253,6 +254,10 @@ fn names_and_attributes(client: &Client, path: &Path) {
         client.lookup(ROOT, &at("dir")).unwrap();
         measure("LOOKUP, of a directory", || client.lookup(ROOT, &at("dir")).unwrap());
         measure("LOOKUP, missing", || client.lookup(ROOT, &at("missing")).unwrap_err());
+        (0..100).for_each(|_| assert!(client.lookup(ROOT, &at("missing")).is_err()));
+        measure("LOOKUP, missing as many before it", || client.lookup(ROOT, &at("missing")).unwrap_err());
+        // The first that is there after many that are not costs one more.
+        client.lookup(ROOT, &at("taker")).unwrap();
         let new = measure("LOOKUP, new", || client.lookup(ROOT, &at("new")).unwrap()).nodeid;
         measure("FORGET, the last", || client.forget(new, 1));
         // As an editor saves: a new file takes the name, and the old one is forgotten.

@@ -100,6 +100,8 @@ const BY_NAME: &[Row] = &[
     ("--preserve-noatime", |o| o.file_system.preserve_noatime),
     ("--num-request-queues 64", |o| o.queues.num_request_queues == Some(64)),
     ("--poll-us 50", |o| o.queues.poll_us == Some(50)),
+    // Who starts the daemon may have options of its own before the user's.
+    ("--cache=auto --cache=coherent", |o| o.file_system.cache == CacheMode::Coherent),
     ("--no-open --cache always", |o| o.file_system.no_open),
     ("--dir-stream snapshot", |o| o.file_system.dir_stream == Some(DirStreamKind::Snapshot)),
     ("--entry-timeout 1.5", |o| o.file_system.entry_timeout == Some(Duration::from_millis(1500))),

@@ -44,6 +44,9 @@ use self::socket::{Endpoint, SocketFiles};
 use crate::host::linux::process::descriptors;
 use crate::host::linux::process::signals::{self, StopSignals};
 
+/// virtiofsd's words for it, by which Kata's runtime knows that it may go on.
+const WAITING: &str = "Waiting for vhost-user socket connection";
+
 /// All that serving needs, in a process that is isolated already.
 #[derive(Debug)]
 pub struct Setup {
@@ -106,7 +109,7 @@ fn start(options: DaemonOptions, serve: impl FnOnce(Setup) -> Result<(), Error>)
     let stop = StopSignals::block().map_err(|error| Error::system("cannot hold back signals", error, ""))?;
     let manager = ServiceManager::from_environment();
     let (listener, files) = endpoint.open()?;
-    let what = format!("serving '{}' {}", share.path().display(), options.listen);
+    let what = format!("serving '{}' {}: {WAITING}", share.path().display(), options.listen);
     seccomp::set_mode(options.isolation.seccomp);
 
     let (preopened, ready, files) = match sandbox::divide(&options.isolation)? {

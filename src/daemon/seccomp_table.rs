@@ -197,6 +197,8 @@ const FILES: &[(c_long, Arguments)] = &[
     (libc::SYS_open_by_handle_at, Any),
     (libc::SYS_openat, Any),
     (libc::SYS_openat2, Any),
+    // To pin once more what is open, and never to copy a mount.
+    (libc::SYS_open_tree, Bits(2, libc::OPEN_TREE_CLONE as u64, 0)),
     (libc::SYS_pread64, Any),
     (libc::SYS_preadv, Any),
     (libc::SYS_preadv2, Any),

@@ -7,7 +7,7 @@ use std::{
 
 use fuse_abi::{EntryOut, Errno, OpenOut};
 
-use super::{Passthrough, files::mode_of, inodes::Inode, namespace::noted, place::Place};
+use super::{Passthrough, inodes::Inode, namespace::noted, opened::mode_of, place::Place};
 use crate::{
     coherence::walks::Asked,
     host::{self, Kind, Permit},
@@ -169,7 +169,7 @@ impl Passthrough {
                 let is_remote = self.is_remote(&found, fd.as_fd(), Some(dir));
                 self.inodes.insert(&found, Place::created(Arc::clone(&fd), spare), is_remote)
             }
-            None => self.take_in(self.fds.reopen(fd.as_fd(), host::PIN)?, &found, Some(dir), &mut None)?,
+            None => self.take_in(self.fds.pin_again(fd.as_fd())?, &found, Some(dir), &mut None)?,
         };
         if let Err(failure) = self.label(&inode, new.security) {
             self.forget_inode(inode.id, 1);

@@ -3,24 +3,18 @@
 use std::{
     ops::ControlFlow,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use fuse_abi::{EntryOut, Errno, OpenOut, OpenOutFlags};
 
-use super::{Passthrough, inodes::Inode, on_demand::opens_no_directories};
+use super::{Passthrough, inodes::Inode, on_demand::opens_no_directories, opened::OpenDirectory};
 use crate::{
     coherence::walks::Asked,
-    directory::{self, DirStream, Entry, StreamKind},
+    directory::{self, Entry, StreamKind},
     host::{self, Kind, OpenMode, Storage},
     protocol::{Context, DirectoryReply, Failure, HandleId, Name, NodeId, ReadDirArgs, Result},
 };
-
-/// A directory that a guest has open.
-pub(super) struct OpenDirectory {
-    pub(super) inode: Arc<Inode>,
-    pub(super) stream: Box<dyn DirStream>,
-}
 
 impl Passthrough {
     /// The open directory of that handle, if it is one of that inode's.
@@ -176,19 +170,6 @@ impl Passthrough {
         let dir = self.directory_for(cx, node, handle)?;
         cx.leave_to_block()?;
         Ok(host::sync_file(dir.stream.descriptor().as_fd(), data_only)?)
-    }
-}
-
-impl OpenDirectory {
-    pub(super) fn new(inode: Arc<Inode>, stream: Box<dyn DirStream>) -> Self {
-        inode.handles.fetch_add(1, Ordering::Relaxed);
-        Self { inode, stream }
-    }
-}
-
-impl Drop for OpenDirectory {
-    fn drop(&mut self) {
-        self.inode.handles.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

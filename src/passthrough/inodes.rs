@@ -42,6 +42,8 @@ pub(super) struct Inode {
     pub(super) handles: AtomicU32,
     /// Whether it is a directory that is watched on the host: one of the numbers below.
     watched: AtomicU8,
+    /// How many names in a row were looked up in this directory and not found, up to [`MANY`].
+    misses: AtomicU8,
 }
 
 /// What is kept of directories, and of all inodes where what the guest knows is kept.
@@ -62,6 +64,8 @@ const UNWATCHED: u8 = 0;
 const WATCHED: u8 = 1;
 /// The host does not let it be watched, and is not asked again.
 const UNWATCHABLE: u8 = 2;
+/// After so many misses another one is likely.
+const MANY: u8 = 64;
 
 impl Inode {
     /// What is shared by all who have this directory open.
@@ -91,6 +95,21 @@ impl Inode {
     /// It is watched no longer. Says whether it was.
     pub(super) fn unwatch(&self) -> bool {
         self.watched.swap(UNWATCHED, Ordering::AcqRel) == WATCHED
+    }
+
+    /// Whether an unknown name in this directory is likely to be missing.
+    pub(super) fn is_searched_in_vain(&self) -> bool {
+        self.misses.load(Ordering::Relaxed) == MANY
+    }
+
+    /// Takes note of whether an unknown name in this directory was found. A guess needs no exact count.
+    pub(super) fn note_search(&self, found: bool) {
+        let before = self.misses.load(Ordering::Relaxed);
+        let now = if found { 0 } else { before.saturating_add(1).min(MANY) };
+        // Written only where it changes: all who look something up in this directory read it.
+        if now != before {
+            self.misses.store(now, Ordering::Relaxed);
+        }
     }
 
     /// Takes note that the directory may have changed. While nobody ever read it there is nothing to tell.
@@ -151,6 +170,7 @@ impl InodeTable {
             more: More::of(found.kind(), keeps_known),
             handles: AtomicU32::new(0),
             watched: AtomicU8::new(UNWATCHED),
+            misses: AtomicU8::new(0),
         });
         let table = Self {
             next: AtomicU64::new(NodeId::ROOT.0.wrapping_add(1)),
@@ -246,6 +266,7 @@ impl InodeTable {
             more: More::of(found.kind(), self.keeps_known),
             handles: AtomicU32::new(0),
             watched: AtomicU8::new(UNWATCHED),
+            misses: AtomicU8::new(0),
         })
     }
 

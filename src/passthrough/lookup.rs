@@ -70,12 +70,18 @@ impl Passthrough {
 
     /// The child of that name, with one reference more.
     ///
-    /// One system call when it is known or missing, two when it is new.
+    /// One system call when it is known or missing, two when it is new; three when it is new after many that were missing.
     pub(super) fn find_child(&self, dir: &Inode, name: Name<'_>) -> host::Result<(Arc<Inode>, Stat)> {
         self.follow(dir);
         let hint = self.inodes.hint(dir, name.as_bytes());
         if !self.inodes.expects(hint) {
-            return self.find_new_child(dir, name, &mut None);
+            if dir.is_searched_in_vain() {
+                // To look costs less than to fail to open.
+                host::stat_at(self.dir_fd(dir)?.as_fd(), name.as_c_str())?;
+            }
+            let found = self.find_new_child(dir, name, &mut None);
+            dir.note_search(found.is_ok());
+            return found;
         }
         let dir_fd = self.dir_fd(dir)?;
         let found = host::stat_at(dir_fd.as_fd(), name.as_c_str()).inspect_err(|errno| {

@@ -22,6 +22,7 @@ mod mounts;
 mod namespace;
 mod news;
 mod on_demand;
+mod opened;
 mod place;
 mod population;
 mod serve;
@@ -40,12 +41,11 @@ use fuse_abi::{Errno, InitFlags};
 
 use self::{
     config::{Config, InodeFileHandles},
-    directories::OpenDirectory,
-    files::OpenFile,
     handles::Handles,
     inodes::InodeTable,
     mounts::{KEPT_MAX, KeptDirectories, Mounts},
     news::News,
+    opened::{OpenDirectory, OpenFile},
     unopened::Unopened,
 };
 use crate::{

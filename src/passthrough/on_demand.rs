@@ -18,9 +18,8 @@ use fuse_abi::{Errno, InitFlags, OpenOut, OpenOutFlags};
 
 use super::{
     Passthrough,
-    directories::OpenDirectory,
-    files::{OpenFile, mode_of},
     inodes::Inode,
+    opened::{OpenDirectory, OpenFile, mode_of},
     place::InodeFd,
     unopened::{Kept, Need},
 };

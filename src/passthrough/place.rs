@@ -7,7 +7,7 @@ use std::{
 
 use fuse_abi::Errno;
 
-use crate::host::{self, FileHandle, OpenMode, Permit, SelfFds};
+use crate::host::{FileHandle, OpenMode, Permit, SelfFds};
 
 /// Where the host object of an inode is.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Place {
         if !held.as_ref().is_some_and(|held| Arc::ptr_eq(held, file)) {
             return Ok(());
         }
-        let pin = fds.reopen(file.as_fd(), host::PIN)?;
+        let pin = fds.pin_again(file.as_fd())?;
         // Set once: only the file itself comes here, and only the first time.
         let _ = created.pin.set(pin);
         held.take();

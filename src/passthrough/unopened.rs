@@ -16,7 +16,7 @@ use std::{
 use fuse_abi::Errno;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{directories::OpenDirectory, files::OpenFile};
+use super::opened::{OpenDirectory, OpenFile};
 use crate::{
     host::{Budget, Permit},
     protocol::NodeId,

@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+use vm_memory::{
+    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    VolatileMemory, VolatileSlice,
+};
 
 use crate::protocol::{FileSystem, Payload, Served, Server};
 
@@ -86,13 +89,14 @@ impl Chain {
     fn walk(&mut self, memory: &GuestMemoryMmap, table: Table, head: u16) -> Result<(), Malformed> {
         let (mut address, mut len, mut index) = (table.address, usize::from(table.len), usize::from(head));
         let (mut indirect, mut left) = (false, len);
+        let mut finder = Finder { memory, region: None };
         loop {
             if index >= len {
                 return Err(Malformed::Index);
             }
             left = left.checked_sub(1).ok_or(Malformed::Endless)?;
             let at = address.checked_add((index * DESCRIPTOR_SIZE) as u64).ok_or(Malformed::Memory)?;
-            let found: Descriptor = memory.read_obj(GuestAddress(at)).map_err(|_| Malformed::Memory)?;
+            let found = finder.descriptor(GuestAddress(at)).ok_or(Malformed::Memory)?;
             if found.refers_to_indirect_table() {
                 if indirect || found.has_next() {
                     return Err(Malformed::Nested);
@@ -105,7 +109,7 @@ impl Chain {
                 (indirect, left) = (true, len);
                 continue;
             }
-            self.take(memory, &found)?;
+            self.take(&mut finder, &found)?;
             if !found.has_next() {
                 return Ok(());
             }
@@ -114,23 +118,25 @@ impl Chain {
     }
 
     /// Adds the memory of one descriptor, in as many segments as there are regions under it.
-    fn take(&mut self, memory: &GuestMemoryMmap, found: &Descriptor) -> Result<(), Malformed> {
-        let (address, len) = (found.addr(), found.len() as usize);
-        if len == 0 {
+    fn take(&mut self, finder: &mut Finder<'_>, found: &Descriptor) -> Result<(), Malformed> {
+        let (mut address, mut left) = (found.addr(), found.len() as usize);
+        if left == 0 {
             return Err(Malformed::Empty);
         }
         let segments = if found.is_write_only() {
-            self.written.push((address, len));
+            self.written.push((address, left));
             &mut self.writable
         } else if self.writable.is_empty() {
             &mut self.readable
         } else {
             return Err(Malformed::Order);
         };
-        for slice in GuestMemoryBackend::get_slices(memory, address, len) {
-            let slice = slice.map_err(|_| Malformed::Memory)?;
+        while left > 0 {
+            let slice = finder.piece(address, left).ok_or(Malformed::Memory)?;
             // SAFETY: the memory is mapped while this chain holds its pointer, which it does as long as the slice.
             segments.push(unsafe { VolatileSlice::new(slice.ptr_guard_mut().as_ptr(), slice.len()) });
+            left = left.saturating_sub(slice.len());
+            address = address.checked_add(slice.len() as u64).ok_or(Malformed::Memory)?;
         }
         if segments.len() > SEGMENTS_MAX { Err(Malformed::Endless) } else { Ok(()) }
     }
@@ -163,6 +169,33 @@ impl Chain {
             left -= count;
             (count > 0).then_some((*address, count))
         })
+    }
+}
+
+/// Finds guest memory. What lies in the region of the last find, as almost all of a request does, is found at once.
+struct Finder<'m> {
+    memory: &'m GuestMemoryMmap,
+    region: Option<&'m GuestRegionMmap>,
+}
+
+impl<'m> Finder<'m> {
+    /// The memory at this address, as much of it as lies in one piece.
+    fn piece(&mut self, address: GuestAddress, len: usize) -> Option<VolatileSlice<'m>> {
+        let near = self.region.and_then(|region| Some((region, region.to_region_addr(address)?)));
+        let (region, start) = near.or_else(|| self.memory.to_region_addr(address))?;
+        self.region = Some(region);
+        let here = usize::try_from(region.len().checked_sub(start.0)?).ok()?;
+        region.get_slice(start, len.min(here)).ok()
+    }
+
+    /// The descriptor at this address. The guest may be changing it: it is read once.
+    fn descriptor(&mut self, address: GuestAddress) -> Option<Descriptor> {
+        let piece = self.piece(address, DESCRIPTOR_SIZE)?;
+        match piece.get_ref::<Descriptor>(0) {
+            Ok(whole) => Some(whole.load()),
+            // Half of it is in the next region.
+            Err(_) => self.memory.read_obj(address).ok(),
+        }
     }
 }
 

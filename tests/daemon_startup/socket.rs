@@ -209,6 +209,8 @@ fn the_log_says_that_it_serves_and_where() {
     daemon.ask("quit well");
     let (_, told) = daemon.wait();
     assert!(told.contains("INFO") && told.contains(place.socket().to_str().unwrap()), "{told}");
+    // Kata's runtime waits for these words of virtiofsd's.
+    assert!(told.contains("Waiting for vhost-user socket connection"), "{told}");
     let mut daemon = place.start_command(place.command("--sandbox none --log-level error").env("RUST_LOG", "off"));
     daemon.ask("quit well");
     assert_eq!(daemon.wait().1, "");

@@ -17,7 +17,7 @@ new_run() {
 
 # make_ready KERNEL: installs QEMU and makes the kernel and the base of the guest; says why when that fails.
 make_ready() {
-    local log=$TARGET/guest/kernel-$1.log
+    local log=$GUEST/kernel-$1.log
     "$ROOT/tests/tools/need" qemu busybox cpio kmod xz debian-keys || return 1
     mkdir -p "$GUEST"
     "$E2E/guest/base" || return 1
@@ -26,6 +26,22 @@ make_ready() {
         return 1
     fi
     accelerator >/dev/null
+    if [ "$(emulator "$1")" != qemu-system-x86_64 ] && ! "$E2E/guest/qemu" >"$log" 2>&1 </dev/null; then
+        skip "kernel $1" "$(tail -n 1 "$log")"
+        return 1
+    fi
+}
+
+# emulator KERNEL: the QEMU that runs it. Emulated by QEMU 7.2, Linux 6.12 crashes where it patches its own code while
+# another CPU runs; QEMU 10 runs it, and so does KVM.
+emulator() {
+    local own
+    own=$(qemu-system-x86_64 --version | sed -n '1s/.*version \([0-9]*\).*/\1/p')
+    if [ "$1" = 6.12 ] && [ "$(accelerator)" = tcg ] && [ "${own:-0}" -lt 10 ]; then
+        say "$GUEST/qemu/qemu-system-x86_64"
+    else
+        say qemu-system-x86_64
+    fi
 }
 
 # accelerator: kvm where it runs the guest's kernel within 10 seconds, tcg elsewhere. Tried once for each kernel of the host.
@@ -105,7 +121,7 @@ boot() {
         -append "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/init $*"
     )
     [[ " $* " == *" FERRY_AFTER=reboot "* ]] || words+=(-no-reboot)
-    setpriv --pdeathsig KILL qemu-system-x86_64 "${words[@]}" >"${OUTPUT:-$RUN/qemu.log}" 2>&1 <"${INPUT:-/dev/null}" \
+    setpriv --pdeathsig KILL "$(emulator "$kernel")" "${words[@]}" >"${OUTPUT:-$RUN/qemu.log}" 2>&1 <"${INPUT:-/dev/null}" \
         {PORT_IN}>&- {PORT_OUT}>&- &
     QEMU_PID=$!
     { wait_for "$QEMU_PID" "$limit" || { kill -KILL "$QEMU_PID" && echo "ended after $limit s" >>"$RUN/console"; }; } \

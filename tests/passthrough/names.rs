@@ -47,6 +47,20 @@ fn listing(path: &std::path::Path) -> Vec<String> {
 }
 
 #[test]
+fn a_name_that_appears_after_many_were_looked_for_in_vain_is_found() {
+    let share = Share::new();
+    let client = share.client();
+    for name in 0..200 {
+        assert_eq!(client.lookup(ROOT, &format!("missing-{name}")).unwrap_err(), Errno::ENOENT);
+    }
+    for name in ["first", "second"] {
+        std::fs::write(share.host(name), "text").unwrap();
+        let node = client.lookup(ROOT, name).unwrap().nodeid;
+        assert_eq!(client.lookup(ROOT, name).unwrap().nodeid, node);
+    }
+}
+
+#[test]
 fn a_name_that_is_not_one_component_is_refused_by_every_operation() {
     let (outside, share) = share_with_an_outside();
     let client = share.client();

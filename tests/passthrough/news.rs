@@ -140,12 +140,14 @@ impl Heard {
 
     /// Makes a file that the guest knows, and removes it. Gives back what is said of that.
     fn make_marker(&self) -> Said {
-        let marker = self.share.host("marker");
+        // A name of its own: what happens to one name more than once is said where it first happened.
+        let name = format!("marker-{}", self.markers.borrow().len());
+        let marker = self.share.host(&name);
         fs::write(&marker, "").unwrap();
-        let node = self.client().lookup(ROOT, "marker").unwrap().nodeid;
+        let node = self.client().lookup(ROOT, &name).unwrap().nodeid;
         self.markers.borrow_mut().insert(node);
         fs::remove_file(&marker).unwrap();
-        Deleted(ROOT, node, "marker".into())
+        Deleted(ROOT, node, name)
     }
 }
 

@@ -6,13 +6,16 @@ use std::{
 };
 
 use fuse_abi::{Errno, Timestamp};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, StatxTimestamp},
+    mount::{OpenTreeFlags, open_tree},
+};
 
 use super::{Result, check, errno, permission_bits};
 use crate::host::{Identity, Stat};
 
 /// Pinned only: nothing can be read or written through it.
-pub const PIN: OpenMode = OFlags::PATH;
+const PIN: OpenMode = OFlags::PATH;
 
 /// How a file is opened, in the host's own numbers.
 pub type OpenMode = OFlags;
@@ -172,6 +175,16 @@ impl SelfFds {
     pub fn reopen(&self, object: BorrowedFd<'_>, mode: OpenMode) -> Result<OwnedFd> {
         let path = SelfPath::new("", object.as_raw_fd());
         rustix::fs::openat(&self.dir, path.as_c_str(), mode | OFlags::CLOEXEC, Mode::empty()).map_err(errno)
+    }
+
+    /// Pins once more what `object` has open or pins: without a walk through /proc, where the kernel allows it.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn pin_again(&self, object: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        // Linux 5.2 has the call, and some containers forbid it.
+        open_tree(object, c"", flags).or_else(|_| self.reopen(object, PIN))
     }
 
     pub(super) fn dir(&self) -> BorrowedFd<'_> {

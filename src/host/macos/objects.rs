@@ -98,19 +98,29 @@ impl SelfFds {
     /// Opens what `object` pins or has open. The caller has made sure that it is a file or a directory.
     ///
     /// # Errors
-    /// The host's; `ENOENT` for an object without a name, `ESTALE` for one that keeps moving. [`PIN`] takes both.
+    /// The host's; `ENOENT` for an object without a name, `ESTALE` for one that keeps moving.
     pub fn reopen(&self, object: BorrowedFd<'_>, mode: OpenMode) -> Result<OwnedFd> {
         let found = rustix::fs::fstat(object).map_err(errno)?;
         if let Some(ticket) = Ticket::behind(object, &found) {
             return ticket.open(mode);
         }
         let identity = stat_of(&found).identity;
-        if mode.contains(PIN) {
-            let pinned = with_path(object, identity, |path| pin_path(path, identity));
-            // An object without a name stays pinned by another descriptor of the same opening.
-            return pinned.or_else(|_| rustix::io::fcntl_dupfd_cloexec(object, 0).map_err(errno));
-        }
         with_path(object, identity, |path| open_path(path, identity, mode))
+    }
+
+    /// Pins once more what `object` has open or pins.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn pin_again(&self, object: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let found = rustix::fs::fstat(object).map_err(errno)?;
+        if let Some(ticket) = Ticket::behind(object, &found) {
+            return ticket.open(PIN);
+        }
+        let identity = stat_of(&found).identity;
+        let pinned = with_path(object, identity, |path| pin_path(path, identity));
+        // An object without a name stays pinned by another descriptor of the same opening.
+        pinned.or_else(|_| rustix::io::fcntl_dupfd_cloexec(object, 0).map_err(errno))
     }
 }
 
