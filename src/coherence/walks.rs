@@ -35,6 +35,9 @@ const SHARD_MAX: usize = 256;
 const SHARDS: usize = 16;
 /// Deeper walks than this are taken for over: a path has no more names.
 const VISITED_MAX: usize = 4096;
+/// So many links in a second look are taken for a circle. Linux gives up at 40 in a call, the first look counted, and says so to
+/// nobody: the next call would pass for a step of this one.
+const LINKS_MAX: u8 = 32;
 
 /// The threads that look again.
 #[derive(Debug, Default)]
@@ -59,6 +62,8 @@ struct Walk {
     found: bool,
     /// A link was read: the way goes on from a directory behind.
     turned: bool,
+    /// How many were read.
+    links: u8,
     /// Attributes of this directory behind were asked for, which only a change in it does.
     changing: Option<u64>,
 }
@@ -79,6 +84,7 @@ impl Walk {
             steps: START_STEPS,
             found: false,
             turned: false,
+            links: 0,
             changing: None,
         }
     }
@@ -109,6 +115,7 @@ impl Walk {
                 let arrived = visited && node == self.at && self.steps != 0;
                 self.turned = true;
                 self.visited.retain(|other| *other != node);
+                self.links = self.links.saturating_add(1);
                 again || (arrived && self.changing.is_none())
             }
             Asked::Open => again || (visited && self.changing.is_none()),
@@ -165,6 +172,19 @@ impl Walks {
             self.remember(&mut shard, who, Walk::new(asked, node));
         }
         doubtful
+    }
+
+    /// Whether the thread `who`, which now reads a link, goes round in a circle. It is to be told so: its call ends with that.
+    pub fn circles(&self, who: u32) -> bool {
+        if self.live.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let mut shard = self.shard(who);
+        let circles = shard.get(&who).is_some_and(|walk| walk.links > LINKS_MAX);
+        if circles {
+            self.forget(&mut shard, who);
+        }
+        circles
     }
 
     /// The thread `who` was told where a name leads, or that it leads nowhere.
@@ -349,6 +369,19 @@ mod tests {
             ("lstat", (Asked::Attributes, NEW, true, false), None),
             ("the next call", (Asked::Link, NEW, true, true), None),
         ]);
+    }
+
+    #[test]
+    fn a_call_that_ended_in_a_circle_of_links_is_not_taken_for_the_next_one() {
+        let walks = Walks::default();
+        assert!(walks.send_back(WHO, Asked::Link, NEW, true));
+        for count in 0..=LINKS_MAX {
+            assert!(!walks.send_back(WHO, Asked::Name, DIR, false));
+            walks.found(WHO, DIR, Some(NEW));
+            assert!(!walks.send_back(WHO, Asked::Link, NEW, true));
+            assert_eq!(walks.circles(WHO), count == LINKS_MAX);
+        }
+        assert!(walks.send_back(WHO, Asked::Link, NEW, true), "by an old name of the link");
     }
 
     #[test]

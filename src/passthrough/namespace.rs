@@ -181,6 +181,9 @@ impl Passthrough {
             return Err(Errno::EINVAL.into());
         }
         self.require_path(cx, Asked::Link, &inode)?;
+        if self.walks.circles(cx.pid) {
+            return Err(Errno::ELOOP.into());
+        }
         let mut target = [0; TARGET_ROOM];
         let len = host::read_link(self.fd(&inode)?.as_fd(), &mut target)?;
         let target = target.get(..len).ok_or(Errno::EIO)?;

@@ -46,30 +46,29 @@ checked_virtiofsd_always_is_stale() { peer_is_stale always; }
 file_events() {
     start_server "$FERRYFS" "$SHARE" --cache coherent --event-file .ferryfs-events &&
         PARTS=tools open_guest 6.1 1 || return
-    local path
+    local path dir before
     for path in /usr/bin /busybox; do
-        rm -rf "$SHARE/dir"
-        mkdir "$SHARE/dir" && echo one >"$SHARE/dir/file" && echo one >"$SHARE/dir/gone"
+        dir=with${path//\//-}
+        mkdir "$SHARE/$dir" && echo one >"$SHARE/$dir/file" && echo one >"$SHARE/$dir/gone"
         step "bg echo \$\$ > /tmp/helper-pid; PATH=$path:\$PATH exec ferryfs-events /share > /tmp/helper"
-        step 'bg echo $$ > /tmp/watcher-pid; exec inotifywait -m --format "%e %f" dir > /tmp/events 2> /tmp/watching'
-        expect "Watches established." 'until grep established /tmp/watching; do sleep 0.1; done' &&
-            expect "ferryfs-events: following /share/.ferryfs-events" 'until grep following /tmp/helper; do sleep 0.1; done' &&
-            expect 2 'ls dir | wc -l' || return
-        local before
-        echo two >"$SHARE/dir/file"
-        before=$(stat -c '%y %z' "$SHARE/dir/file")
-        wakes "MODIFY file" && expect two 'cat dir/file' || return
-        echo new >"$SHARE/dir/new"
-        wakes "MODIFY new" && expect new 'cat dir/new' || return
-        rm "$SHARE/dir/gone"
-        wakes "MODIFY,ISDIR" && expect 2 'ls dir | wc -l' || return
-        must "the helper changed the share" test "$before" = "$(stat -c '%y %z' "$SHARE/dir/file")" &&
+        step "bg echo \$\$ > /tmp/watcher-pid; exec inotifywait -m --format '%e %f' $dir > /tmp/events 2> /tmp/watching"
+        says "Watches established." /tmp/watching &&
+            says "ferryfs-events: following /share/.ferryfs-events" /tmp/helper &&
+            expect 2 "ls $dir | wc -l" || return
+        echo two >"$SHARE/$dir/file"
+        before=$(stat -c '%y %z' "$SHARE/$dir/file")
+        says "MODIFY file" /tmp/events && expect two "cat $dir/file" || return
+        echo new >"$SHARE/$dir/new"
+        says "MODIFY new" /tmp/events && expect new "cat $dir/new" || return
+        rm "$SHARE/$dir/gone"
+        says "MODIFY,ISDIR" /tmp/events && expect 2 "ls $dir | wc -l" || return
+        must "the helper changed the share" test "$before" = "$(stat -c '%y %z' "$SHARE/$dir/file")" &&
             expect "" 'kill $(cat /tmp/helper-pid /tmp/watcher-pid); rm /tmp/events /tmp/watching /tmp/helper' || return
     done
     close_guest
 }
-# wakes EVENT: the program that waits is told of it, by and by. Nothing follows the event of a directory but a blank.
-wakes() { expect "$1" "until grep -m 1 -x '$1 *' /tmp/events; do sleep 0.1; done"; }
+# says LINE FILE: by and by a program of the guest has written it, blanks at its end apart. Otherwise what it wrote last is shown.
+says() { expect "$1" "for i in \$(seq 600); do grep -m 1 -x '$1 *' $2 && exit; sleep 0.1; done; cat $2"; }
 
 run_coherence() {
     local test before=$SECONDS

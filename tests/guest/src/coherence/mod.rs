@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 pub use actions::Who;
 use observe::{Look, Seen};
-pub use share::{Share, Via};
+pub use share::{Share, Via, eventually};
 use side::{Glance, Local, Request, Side};
 
 /// What to check.
