@@ -124,36 +124,37 @@ boot() {
     setpriv --pdeathsig KILL "$(emulator "$kernel")" "${words[@]}" >"${OUTPUT:-$RUN/qemu.log}" 2>&1 <"${INPUT:-/dev/null}" \
         {PORT_IN}>&- {PORT_OUT}>&- &
     QEMU_PID=$!
-    { wait_for "$QEMU_PID" "$limit" || { kill -KILL "$QEMU_PID" && echo "ended after $limit s" >>"$RUN/console"; }; } \
-        >/dev/null 2>&1 </dev/null {PORT_IN}>&- {PORT_OUT}>&- &
+    {
+        wait_for "$QEMU_PID" "$limit" || { kill -KILL "$QEMU_PID" && echo "ended after $limit s" >>"$RUN/console"; }
+        # The pipe has no end of its own: both sides of it are open here.
+        printf '%s\n' "$END" >&"$PORT_OUT"
+    } >/dev/null 2>&1 </dev/null {PORT_IN}>&- &
 }
+
+# What comes after all that a guest wrote, perhaps in the middle of a line.
+END=$'\004'
 
 # attend SHARED HANDLER...: serves the guest's lines until the guest is gone. `HOST command` runs here, in SHARED; every
 # other line goes to HANDLER, which ends the loop by failing.
 attend() {
-    local shared=$1 line part='' answer status alive=yes
+    local shared=$1 line rest answer status
     shift
-    while true; do
-        IFS= read -r -t 0.5 -u "$PORT_OUT" line
-        status=$?
-        line=$part$line part=
-        if [ "$status" -ne 0 ]; then
-            # What the guest wrote last may have come between the time-out and its end.
-            part=$line
-            [ "$alive" = yes ] || return 0
-            kill -0 "$QEMU_PID" 2>/dev/null || alive=no
-        elif [[ $line == "HOST "* ]]; then
-            answer=$(cd "$shared" && timeout -k 1 60 sh -c "${line#HOST }" 2>>"$RUN/host.log" </dev/null)
+    # Without a limit: a read that runs out of time may lose the character that comes at that moment.
+    while IFS= read -r -u "$PORT_OUT" line; do
+        rest=${line%"$END"}
+        if [[ $rest == "HOST "* ]]; then
+            answer=$(cd "$shared" && timeout -k 1 60 sh -c "${rest#HOST }" 2>>"$RUN/host.log" </dev/null)
             status=$?
             printf '%s %s\n' "$status" "$answer" >&"$PORT_IN"
-        else
-            "$@" "$line" || return 0
+        elif [ -n "$rest" ]; then
+            "$@" "$rest" || return 0
         fi
+        [ "$line" = "$rest" ] || return 0
     done
 }
 
 # wait_for PID SECONDS: fails when the process is still there after that.
-wait_for() { timeout "$2" tail --pid="$1" -f /dev/null; }
+wait_for() { timeout "$2" tail -s 0.2 --pid="$1" -f /dev/null; }
 
 # end_guest: waits for QEMU, whose time limit is its own.
 end_guest() {
