@@ -3,12 +3,15 @@
 //! To look spares a guest that is awake its kick, and the worker a wake-up. A guest that sleeps until it is called takes
 //! longer to come back than looking is worth: while the worker holds a core, the guest's thread lies on another, and that
 //! core has to be woken for every reply. So a worker looks for a short time, and only as long as it mostly finds something.
-//! Having given up it tries again after a while, and sooner where requests come several at a time.
+//! Where requests come several at a time the guest has work to do meanwhile, and it looks for longer. Having given up it
+//! tries again after a while, and sooner where they come several at a time.
 
 use std::time::Duration;
 
 /// How good looking has to have been to be trusted fully.
 const BEST: u32 = 16;
+/// How much shorter a worker looks where the guest has one request under way: less than it takes to wake a core.
+const ALONE: u32 = 5;
 /// What one vain look costs: two in three have to find something.
 const VAIN: u32 = 2;
 /// How many waits it takes until looking is tried again, at first and at most.
@@ -23,19 +26,23 @@ pub(super) struct Polling {
     /// Nothing where looking was given up.
     score: u32,
     patience: u32,
+    /// For how many more waits the guest is believed to have several requests under way: they come one by one, too.
+    several: u32,
     /// How many waits are left until looking is tried again.
     left: u32,
 }
 
 impl Polling {
-    /// Looks for `longest` at a time; never where that is nothing.
+    /// Looks for `longest` at a time at most; never where that is nothing.
     pub(super) const fn new(longest: Duration) -> Self {
-        Self { longest, score: BEST / 2, patience: PATIENCE.0, left: 0 }
+        Self { longest, score: BEST / 2, patience: PATIENCE.0, several: 0, left: 0 }
     }
 
-    /// How long to look now.
-    pub(super) fn time(&self) -> Option<Duration> {
-        (self.score > 0 && !self.longest.is_zero()).then_some(self.longest)
+    /// How long to look now, after `requests` since there was nothing the last time.
+    pub(super) fn time(&mut self, requests: usize) -> Option<Duration> {
+        self.several = if requests > 1 { BEST } else { self.several.saturating_sub(1) };
+        let time = if self.several > 0 { self.longest } else { self.longest / ALONE };
+        (self.score > 0 && !time.is_zero()).then_some(time)
     }
 
     /// There was something while it looked.
@@ -70,13 +77,13 @@ impl Polling {
 mod tests {
     use super::*;
 
-    const LONGEST: Duration = Duration::from_micros(10);
+    const LONGEST: Duration = Duration::from_micros(50);
 
     /// How many of `waits` waits a worker looks in, where looking finds something or not.
     fn looks(polling: &mut Polling, waits: u32, finds: bool, requests: usize) -> u32 {
         let mut looks = 0;
         for _ in 0..waits {
-            let looked = polling.time().is_some();
+            let looked = polling.time(requests).is_some();
             looks += u32::from(looked);
             match (looked, finds) {
                 (true, true) => polling.found(),
@@ -95,7 +102,15 @@ mod tests {
     fn a_worker_looks_as_long_as_it_finds_something() {
         let mut polling = Polling::new(LONGEST);
         assert_eq!(looks(&mut polling, 1000, true, 1), 1000);
-        assert_eq!(polling.time(), Some(LONGEST));
+    }
+
+    #[test]
+    fn a_worker_looks_for_longer_while_the_guest_has_several_requests_under_way() {
+        let mut polling = Polling::new(LONGEST);
+        assert_eq!(polling.time(1), Some(LONGEST / ALONE));
+        assert_eq!([2, 1, 1].map(|requests| polling.time(requests)), [Some(LONGEST); 3]);
+        looks(&mut polling, BEST, true, 1);
+        assert_eq!(polling.time(1), Some(LONGEST / ALONE));
     }
 
     #[test]
