@@ -26,7 +26,7 @@ pub(super) struct Polling {
     /// Nothing where looking was given up.
     score: u32,
     patience: u32,
-    /// For how many more waits the guest is believed to have several requests under way: they come one by one, too.
+    /// For how many more times the guest is believed to have several requests under way: they come one by one, too.
     several: u32,
     /// How many waits are left until looking is tried again.
     left: u32,
@@ -38,10 +38,19 @@ impl Polling {
         Self { longest, score: BEST / 2, patience: PATIENCE.0, several: 0, left: 0 }
     }
 
-    /// How long to look now, after `requests` since there was nothing the last time.
-    pub(super) fn time(&mut self, requests: usize) -> Option<Duration> {
+    /// So many requests were taken at once.
+    pub(super) fn took(&mut self, requests: usize) {
         self.several = if requests > 1 { BEST } else { self.several.saturating_sub(1) };
-        let time = if self.several > 0 { self.longest } else { self.longest / ALONE };
+    }
+
+    /// Whether the guest has several requests under way.
+    pub(super) fn has_several(&self) -> bool {
+        self.several > 0
+    }
+
+    /// How long to look now.
+    pub(super) fn time(&self) -> Option<Duration> {
+        let time = if self.has_several() { self.longest } else { self.longest / ALONE };
         (self.score > 0 && !time.is_zero()).then_some(time)
     }
 
@@ -83,7 +92,8 @@ mod tests {
     fn looks(polling: &mut Polling, waits: u32, finds: bool, requests: usize) -> u32 {
         let mut looks = 0;
         for _ in 0..waits {
-            let looked = polling.time(requests).is_some();
+            polling.took(requests);
+            let looked = polling.time().is_some();
             looks += u32::from(looked);
             match (looked, finds) {
                 (true, true) => polling.found(),
@@ -107,10 +117,12 @@ mod tests {
     #[test]
     fn a_worker_looks_for_longer_while_the_guest_has_several_requests_under_way() {
         let mut polling = Polling::new(LONGEST);
-        assert_eq!(polling.time(1), Some(LONGEST / ALONE));
-        assert_eq!([2, 1, 1].map(|requests| polling.time(requests)), [Some(LONGEST); 3]);
-        looks(&mut polling, BEST, true, 1);
-        assert_eq!(polling.time(1), Some(LONGEST / ALONE));
+        assert_eq!(polling.time(), Some(LONGEST / ALONE));
+        looks(&mut polling, 1, true, 2);
+        looks(&mut polling, BEST - 1, true, 1);
+        assert_eq!(polling.time(), Some(LONGEST));
+        looks(&mut polling, 1, true, 1);
+        assert_eq!(polling.time(), Some(LONGEST / ALONE));
     }
 
     #[test]

@@ -36,8 +36,6 @@ impl<F: FileSystem> Worker<'_, F> {
         let mut room = Room { heads: Vec::with_capacity(BATCH), chain: Chain::default(), head: Vec::new() };
         // All that the guest has asked for is in the pool: it waits for that, and is not likely to ask for more.
         let mut guest_waits = false;
-        // How many there were since there was nothing the last time.
-        let mut served = 0_usize;
         let mut slept = false;
         let turn = self.server.turns().enlist();
         loop {
@@ -46,8 +44,8 @@ impl<F: FileSystem> Worker<'_, F> {
                     if std::mem::take(&mut slept) {
                         self.polling.woken(room.heads.len());
                     }
-                    served = served.saturating_add(room.heads.len());
-                    let few = served > 1 && room.heads.len() < BATCH / 2;
+                    self.polling.took(room.heads.len());
+                    let few = self.polling.has_several() && room.heads.len() < BATCH / 2;
                     guest_waits = self.serve_batch(&memory, table, &mut room, &turn);
                     if few {
                         (0..LEAD).for_each(|_| std::hint::spin_loop());
@@ -55,8 +53,7 @@ impl<F: FileSystem> Worker<'_, F> {
                 }
                 Taken::Nothing => {
                     room.chain.clear();
-                    let served = std::mem::take(&mut served);
-                    let found = !std::mem::take(&mut guest_waits) && self.poll(served);
+                    let found = !std::mem::take(&mut guest_waits) && self.poll();
                     if !found {
                         self.rest();
                         slept = true;
@@ -132,9 +129,9 @@ impl<F: FileSystem> Worker<'_, F> {
         pool.submit(Job { ring: Arc::clone(&self.ring), index, chain, head });
     }
 
-    /// Looks for requests for a while, after `served` of them. Says whether there are some.
-    fn poll(&mut self, served: usize) -> bool {
-        let Some(time) = self.polling.time(served) else { return false };
+    /// Looks for requests for a while. Says whether there are some.
+    fn poll(&mut self) -> bool {
+        let Some(time) = self.polling.time() else { return false };
         let start = Instant::now();
         while start.elapsed() < time {
             if self.ring.watch(LOOKS) {
