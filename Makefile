@@ -124,5 +124,5 @@ bench-micro: ## micro-benchmarks: parser, replies, packing of listings, the tabl
 	@cargo bench --locked --bench protocol --bench inodes -- $(ARGS) && echo "bench-micro: done"
 
 .PHONY: bench-apps
-bench-apps: build ## real programs through ferryfs-bridge on both daemons: wall time, CPU time, requests (ARGS='--files 2000 find'); writes docs/performance.md
-	@tests/tools/need fio sqlite3; tests/tools/bench-apps $(if $(ARGS),$(ARGS),--report docs/performance.md)
+bench-apps: build ## real programs through ferryfs-bridge on both daemons: wall time, CPU time, requests (ARGS='--files 2000 find')
+	@tests/tools/need fio sqlite3; tests/tools/bench-apps $(ARGS)
