@@ -207,7 +207,8 @@ pub struct QueueOptions {
     #[arg(long, value_name = "THREADS", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u16).range(..=1024))]
     pub thread_pool_size: Option<u16>,
-    /// How long a queue's thread looks for requests before it sleeps, as long as it mostly finds some, in microseconds; a fifth of that where requests come one by one; 0: never [default: 50]
+    /// How long a queue's thread looks for requests before it sleeps, in microseconds; 0: never. It does so while they come
+    /// in quick succession, and where they come one by one only if that is faster [default: 200]
     #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
     pub poll_us: Option<u32>,
     /// Keep serving after the front end leaves; otherwise the process ends then
@@ -230,7 +231,7 @@ impl QueueOptions {
 
     /// How long a queue's thread looks for requests before it sleeps.
     pub fn polling(&self) -> Duration {
-        Duration::from_micros(self.poll_us.map_or(50, u64::from))
+        Duration::from_micros(self.poll_us.map_or(200, u64::from))
     }
 
     /// At most how many threads serve requests.

@@ -1,147 +1,254 @@
 //! How long a worker looks for requests before it sleeps.
 //!
-//! To look spares a guest that is awake its kick, and the worker a wake-up. A guest that sleeps until it is called takes
-//! longer to come back than looking is worth: while the worker holds a core, the guest's thread lies on another, and that
-//! core has to be woken for every reply. So a worker looks for a short time, and only as long as it mostly finds something.
-//! Where requests come several at a time the guest has work to do meanwhile, and it looks for longer. Having given up it
-//! tries again after a while, and sooner where they come several at a time.
+//! To look spares the guest its kick and the worker a wake-up, which on an idle core takes longer than most requests. But a
+//! worker that looks keeps its core: where guest and worker do best in turn on one, or where there are more threads than
+//! cores, it is in the way. Which of the two holds cannot be seen from here, so it is tried: at which pace does the guest
+//! come back in one way and in the other? Where requests come several at a time the guest has work to do meanwhile, and
+//! looking is right.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How good looking has to have been to be trusted fully.
-const BEST: u32 = 16;
-/// How much shorter a worker looks where the guest has one request under way: less than it takes to wake a core.
-const ALONE: u32 = 5;
-/// What one vain look costs: two in three have to find something.
-const VAIN: u32 = 2;
-/// How many waits it takes until looking is tried again, at first and at most.
-const PATIENCE: (u32, u32) = (1 << 12, 1 << 16);
-/// For how many waits one counts that ended with several requests: the guest did not wait for each.
-const SEVERAL: u32 = 64;
+/// For how many waits the guest is believed to have several requests under way: they come one by one at times, too.
+const SEVERAL: u32 = 16;
+/// A guest that came back later than so many times the longest look is not waited for: one with several requests under
+/// way, and one with a single one, whose wake-ups count.
+const NEAR: (u32, u32) = (2, 4);
+/// How many waits it takes to judge a way.
+const ENOUGH: u32 = 256;
+/// How much better the other way has to be, as a logarithm: an eighth.
+const MARGIN: i64 = ONE * 3 / 16;
+/// How much a wait moves what is taken for the usual pace: in a trial, and of the way that has proved itself.
+const STEP: (i64, i64) = (ONE / 64, ONE / 1024);
+/// How long looking is tried, and sleeping: threads that sleep take that long to find their cores.
+const TRIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+/// For how long the better way stays before the other one is tried again, at first and at most.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(8));
+
+/// A way to wait for a guest that has one request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Look,
+    Sleep,
+}
 
 /// What a worker has learned.
 #[derive(Debug)]
 pub(super) struct Polling {
     longest: Duration,
-    /// Nothing where looking was given up.
-    score: u32,
-    patience: u32,
-    /// For how many more times the guest is believed to have several requests under way: they come one by one, too.
+    /// For how many more waits the guest is believed to have several requests under way.
     several: u32,
-    /// How many waits are left until looking is tried again.
-    left: u32,
+    /// When requests came last, and how long after those before.
+    last: Option<Instant>,
+    pace: Duration,
+    trial: Trial,
 }
 
 impl Polling {
-    /// Looks for `longest` at a time at most; never where that is nothing.
+    /// Looks for `longest` at a time; never where that is nothing.
     pub(super) const fn new(longest: Duration) -> Self {
-        Self { longest, score: BEST / 2, patience: PATIENCE.0, several: 0, left: 0 }
+        Self { longest, several: 0, last: None, pace: Duration::MAX, trial: Trial::new() }
     }
 
     /// So many requests were taken at once.
     pub(super) fn took(&mut self, requests: usize) {
-        self.several = if requests > 1 { BEST } else { self.several.saturating_sub(1) };
+        self.several = if requests > 1 { SEVERAL } else { self.several.saturating_sub(1) };
     }
 
-    /// Whether the guest has several requests under way.
-    pub(super) fn has_several(&self) -> bool {
-        self.several > 0
+    /// The worker had to wait for what came now.
+    pub(super) fn waited(&mut self, now: Instant) {
+        let Some(last) = self.last.replace(now) else { return };
+        self.pace = now.saturating_duration_since(last);
+        if self.several == 0 && self.pace < self.longest.saturating_mul(NEAR.1) {
+            self.trial.add(self.pace);
+        }
     }
 
     /// How long to look now.
     pub(super) fn time(&self) -> Option<Duration> {
-        let time = if self.has_several() { self.longest } else { self.longest / ALONE };
-        (self.score > 0 && !time.is_zero()).then_some(time)
+        let looks = self.looks_at_several()
+            || self.several == 0 && self.trial.now == Way::Look && self.pace < self.longest.saturating_mul(NEAR.1);
+        looks.then_some(self.longest)
     }
 
-    /// There was something while it looked.
-    pub(super) fn found(&mut self) {
-        self.score = (self.score + 1).min(BEST);
-        if self.score == BEST {
-            self.patience = PATIENCE.0;
+    /// Whether this worker looks, and the guest has several requests under way.
+    pub(super) fn looks_at_several(&self) -> bool {
+        self.several > 0 && self.pace < self.longest.saturating_mul(NEAR.0)
+    }
+}
+
+/// Tries both ways in turn, the better one for longer.
+#[derive(Debug)]
+struct Trial {
+    now: Way,
+    best: Way,
+    /// The usual pace of the best way, and of this one: the median, for a few waits that took far longer say nothing.
+    best_pace: i64,
+    pace: i64,
+    /// How many waits there were this way.
+    waits: u32,
+    /// How long this way will be taken yet, and how long the best one the next time.
+    left: Duration,
+    patience: Duration,
+}
+
+impl Trial {
+    const fn new() -> Self {
+        let (now, best) = (Way::Look, Way::Look);
+        Self { now, best, best_pace: i64::MAX, pace: 0, waits: 0, left: TRIAL.0, patience: PATIENCE.0 }
+    }
+
+    /// The guest came back after `pace`.
+    fn add(&mut self, pace: Duration) {
+        self.left = self.left.saturating_sub(pace);
+        let pace = logarithm(pace);
+        if self.waits == 0 {
+            self.pace = pace;
         }
-    }
-
-    /// There was nothing.
-    pub(super) fn found_nothing(&mut self) {
-        self.score = self.score.saturating_sub(VAIN);
-        if self.score == 0 {
-            self.left = self.patience;
+        self.waits = self.waits.saturating_add(1);
+        let proved = self.now == self.best && self.waits > ENOUGH;
+        self.pace += (pace - self.pace).signum() * if proved { STEP.1 } else { STEP.0 };
+        if self.now == self.best {
+            if self.left.is_zero() {
+                self.best_pace = self.pace;
+                let other = if self.best == Way::Look { Way::Sleep } else { Way::Look };
+                self.turn_to(other, if other == Way::Look { TRIAL.0 } else { TRIAL.1 });
+            }
+        } else if self.waits > ENOUGH && self.is_better() {
+            self.best = self.now;
+            (self.left, self.patience) = (PATIENCE.0, PATIENCE.0 * 2);
+        } else if self.left.is_zero() {
+            self.turn_to(self.best, self.patience);
+            // It has proved itself.
+            (self.pace, self.waits) = (self.best_pace, ENOUGH);
             self.patience = self.patience.saturating_mul(2).min(PATIENCE.1);
         }
     }
 
-    /// So many requests were there after sleeping.
-    pub(super) fn woken(&mut self, requests: usize) {
-        if self.score == 0 {
-            self.left = self.left.saturating_sub(if requests > 1 { SEVERAL } else { 1 });
-            if self.left == 0 {
-                self.score = BEST / 2;
-            }
+    fn turn_to(&mut self, way: Way, time: Duration) {
+        (self.now, self.left, self.waits) = (way, time, 0);
+    }
+
+    /// Whether this way is better than the best one so far. Looking takes a core: it has to be worth it.
+    fn is_better(&self) -> bool {
+        match self.now {
+            Way::Look => self.pace < self.best_pace - MARGIN,
+            Way::Sleep => self.pace <= self.best_pace + MARGIN,
         }
     }
+}
+
+/// What the logarithm of two is.
+const ONE: i64 = 1 << 10;
+
+/// Of the nanoseconds, to the base of two, straight between its powers.
+fn logarithm(time: Duration) -> i64 {
+    let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).clamp(1, 1 << 40);
+    let power = nanoseconds.ilog2();
+    let rest = (nanoseconds << 10 >> power) & 1023;
+    i64::from(power) * ONE + rest.cast_signed()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LONGEST: Duration = Duration::from_micros(50);
+    const LONGEST: Duration = Duration::from_micros(200);
 
-    /// How many of `waits` waits a worker looks in, where looking finds something or not.
-    fn looks(polling: &mut Polling, waits: u32, finds: bool, requests: usize) -> u32 {
-        let mut looks = 0;
-        for _ in 0..waits {
-            polling.took(requests);
-            let looked = polling.time().is_some();
-            looks += u32::from(looked);
-            match (looked, finds) {
-                (true, true) => polling.found(),
-                (looked, _) => {
-                    if looked {
-                        polling.found_nothing();
-                    }
-                    polling.woken(requests);
-                }
-            }
+    /// A worker and the guest that it waits for.
+    struct Game {
+        polling: Polling,
+        now: Instant,
+        /// Since when the worker sleeps for each request.
+        sleeps_since: Option<Instant>,
+    }
+
+    impl Game {
+        fn new(longest: Duration) -> Self {
+            Self { polling: Polling::new(longest), now: Instant::now(), sleeps_since: None }
         }
-        looks
+
+        /// For how much of `seconds` it looked, in percent. The guest takes `requests` to come at a time, so many
+        /// microseconds after the last when looked for, and what `asleep` says, of how long there was no looking, else.
+        fn play(&mut self, seconds: u64, requests: usize, look: u64, mut asleep: impl FnMut(Duration) -> u64) -> u128 {
+            let (began, mut looked) = (self.now, Duration::ZERO);
+            while self.now - began < Duration::from_secs(seconds) {
+                let looks = self.polling.time().is_some();
+                if looks {
+                    self.sleeps_since = None;
+                } else {
+                    self.sleeps_since.get_or_insert(self.now);
+                }
+                let pace = self.sleeps_since.map_or(look, |since| asleep(self.now - since));
+                self.now += Duration::from_micros(pace);
+                looked += Duration::from_micros(if looks { pace } else { 0 });
+                self.polling.took(requests);
+                self.polling.waited(self.now);
+            }
+            looked.as_micros() * 100 / (self.now - began).as_micros()
+        }
     }
 
     #[test]
-    fn a_worker_looks_as_long_as_it_finds_something() {
-        let mut polling = Polling::new(LONGEST);
-        assert_eq!(looks(&mut polling, 1000, true, 1), 1000);
+    fn a_worker_looks_for_a_guest_that_comes_back_sooner_then() {
+        assert!(Game::new(LONGEST).play(60, 1, 20, |_| 50) >= 95);
     }
 
     #[test]
-    fn a_worker_looks_for_longer_while_the_guest_has_several_requests_under_way() {
-        let mut polling = Polling::new(LONGEST);
-        assert_eq!(polling.time(), Some(LONGEST / ALONE));
-        looks(&mut polling, 1, true, 2);
-        looks(&mut polling, BEST - 1, true, 1);
-        assert_eq!(polling.time(), Some(LONGEST));
-        looks(&mut polling, 1, true, 1);
-        assert_eq!(polling.time(), Some(LONGEST / ALONE));
+    fn a_worker_sleeps_where_guest_and_worker_are_faster_in_turn() {
+        assert!(Game::new(LONGEST).play(60, 1, 20, |_| 6) <= 2);
     }
 
     #[test]
-    fn a_worker_gives_up_soon_where_the_guest_sleeps_until_it_is_called_and_tries_again_ever_more_seldom() {
-        let mut polling = Polling::new(LONGEST);
-        assert_eq!(looks(&mut polling, PATIENCE.0, false, 1), BEST / 2 / VAIN);
-        assert!(looks(&mut polling, 1 << 20, false, 1) < 100);
+    fn a_worker_sleeps_long_enough_to_see_threads_find_their_cores() {
+        let slow_at_first = |slept: Duration| if slept < Duration::from_millis(115) { 85 } else { 6 };
+        assert!(Game::new(LONGEST).play(60, 1, 20, slow_at_first) <= 5);
     }
 
     #[test]
-    fn a_worker_that_had_given_up_looks_again_soon_when_requests_come_several_at_a_time() {
-        let mut polling = Polling::new(LONGEST);
-        looks(&mut polling, 1 << 20, false, 1);
-        assert!(looks(&mut polling, 2 * PATIENCE.1 / SEVERAL, true, 5) > PATIENCE.1 / SEVERAL / 2);
+    fn a_worker_sleeps_where_that_is_mostly_faster() {
+        let mut waits = 0;
+        let mostly_fast = |_| {
+            waits += 1;
+            if waits % 5 < 2 { 85 } else { 6 }
+        };
+        assert!(Game::new(LONGEST).play(60, 1, 25, mostly_fast) <= 5);
+    }
+
+    #[test]
+    fn a_worker_does_not_look_where_that_gains_next_to_nothing() {
+        assert!(Game::new(LONGEST).play(60, 1, 145, |_| 150) <= 5);
+    }
+
+    #[test]
+    fn a_worker_changes_its_mind_when_the_guest_does() {
+        let mut game = Game::new(LONGEST);
+        assert!(game.play(60, 1, 20, |_| 6) <= 2);
+        assert!(game.play(60, 1, 20, |_| 50) >= 80);
+        assert!(game.play(60, 1, 20, |_| 6) <= 20);
+    }
+
+    #[test]
+    fn a_worker_does_not_look_for_a_guest_that_takes_long() {
+        for requests in [1, 4] {
+            assert_eq!(Game::new(LONGEST).play(60, requests, 5000, |_| 5000), 0);
+        }
+    }
+
+    #[test]
+    fn a_worker_looks_for_a_guest_with_several_requests_under_way_whatever_it_learned_of_single_ones() {
+        let mut game = Game::new(LONGEST);
+        assert!(game.play(60, 1, 20, |_| 6) <= 2);
+        assert!(game.play(1, 5, 20, |_| 6) >= 99);
+        assert!(game.polling.looks_at_several());
+        assert!(game.play(5, 1, 20, |_| 6) <= 5);
     }
 
     #[test]
     fn a_worker_that_is_not_to_look_never_does() {
-        let mut polling = Polling::new(Duration::ZERO);
-        assert_eq!(looks(&mut polling, 1 << 20, true, 5), 0);
+        for requests in [1, 5] {
+            let mut game = Game::new(Duration::ZERO);
+            assert_eq!(game.play(10, requests, 2, |_| 2), 0);
+            assert!(!game.polling.looks_at_several());
+        }
     }
 }

@@ -36,16 +36,16 @@ impl<F: FileSystem> Worker<'_, F> {
         let mut room = Room { heads: Vec::with_capacity(BATCH), chain: Chain::default(), head: Vec::new() };
         // All that the guest has asked for is in the pool: it waits for that, and is not likely to ask for more.
         let mut guest_waits = false;
-        let mut slept = false;
+        let mut waited = false;
         let turn = self.server.turns().enlist();
         loop {
             match self.ring.take(&mut room.heads, BATCH) {
                 Taken::Requests(memory, table) => {
-                    if std::mem::take(&mut slept) {
-                        self.polling.woken(room.heads.len());
-                    }
                     self.polling.took(room.heads.len());
-                    let few = self.polling.has_several() && room.heads.len() < BATCH / 2;
+                    if std::mem::take(&mut waited) {
+                        self.polling.waited(Instant::now());
+                    }
+                    let few = self.polling.looks_at_several() && room.heads.len() < BATCH / 2;
                     guest_waits = self.serve_batch(&memory, table, &mut room, &turn);
                     if few {
                         (0..LEAD).for_each(|_| std::hint::spin_loop());
@@ -56,8 +56,8 @@ impl<F: FileSystem> Worker<'_, F> {
                     let found = !std::mem::take(&mut guest_waits) && self.poll();
                     if !found {
                         self.rest();
-                        slept = true;
                     }
+                    waited = true;
                 }
                 Taken::End => return,
             }
@@ -68,9 +68,8 @@ impl<F: FileSystem> Worker<'_, F> {
     fn rest(&self) {
         let rest = self.ring.ask_for_kicks();
         self.ring.sleep(rest);
-        match rest {
-            Rest::UntilWoken => self.ring.refuse_kicks(),
-            Rest::No | Rest::Briefly => {}
+        if rest == Rest::UntilWoken {
+            self.ring.refuse_kicks();
         }
     }
 
@@ -130,16 +129,14 @@ impl<F: FileSystem> Worker<'_, F> {
     }
 
     /// Looks for requests for a while. Says whether there are some.
-    fn poll(&mut self) -> bool {
+    fn poll(&self) -> bool {
         let Some(time) = self.polling.time() else { return false };
         let start = Instant::now();
         while start.elapsed() < time {
             if self.ring.watch(LOOKS) {
-                self.polling.found();
                 return true;
             }
         }
-        self.polling.found_nothing();
         false
     }
 }
