@@ -48,7 +48,9 @@ impl Passthrough {
         }
         let (_, seen) = self.look(inode)?;
         self.judge_path(cx, Asked::Open, inode, seen.leads_here)?;
-        let keep = inode.known().is_some_and(|mut known| known.record.grant_opendir(&seen));
+        let valid = u32::try_from(self.grants.attributes.as_millis()).unwrap_or(u32::MAX);
+        let (now, asker) = (self.milliseconds(), || self.askers.will_ask(cx.pid));
+        let keep = inode.known().is_some_and(|mut known| known.keeps_listing(&seen, now, valid, asker));
         if !self.is_proven(inode) {
             return Ok(self.grants.directory - OpenOutFlags::CACHE_DIR);
         }
@@ -122,6 +124,7 @@ impl Passthrough {
         args: &ReadDirArgs,
         reply: &mut DirectoryReply<'_, '_>,
     ) -> Result<()> {
+        let mut entries = 0_u32;
         self.scan(cx, node, args, |dir, entry| {
             // Asked first: a lookup that does not fit would have to be undone.
             if !reply.has_room_plus(entry.name) {
@@ -133,8 +136,15 @@ impl Passthrough {
             if !pushed && node.nodeid != 0 {
                 self.forget_inode(NodeId(node.nodeid), 1);
             }
+            entries = entries.saturating_add(u32::from(pushed));
             keep_going(pushed)
-        })
+        })?;
+        if let Ok(dir) = self.inode(cx, node)
+            && let Some(mut known) = dir.known()
+        {
+            known.habit.get_or_insert_default().listed(args.offset == 0, entries, self.milliseconds());
+        }
+        Ok(())
     }
 
     /// The lookup that goes with an entry. A child that has vanished, or cannot be looked up, goes without: the client

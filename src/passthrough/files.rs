@@ -15,7 +15,7 @@ use super::{
     unopened::Need,
 };
 use crate::{
-    coherence::{policy::CacheMode, walks::Asked},
+    coherence::{habit::Habit, walks::Asked},
     host::{self, Kind, OpenMode, Permit, Seek, Storage},
     protocol::{
         Access, Body, Context, CopyRange, Failure, HandleId, Ioctl, IoctlData, NodeId, OpenFlags, Payload, ReadArgs,
@@ -82,6 +82,7 @@ impl Passthrough {
         }
         let keep = known.record.grant_open(&seen);
         drop(known);
+        self.note_habit(inode, Habit::opened);
         let keep = if keep && self.is_proven(inode) { OpenOutFlags::KEEP_CACHE } else { OpenOutFlags::empty() };
         Ok(self.grants.file | keep)
     }
@@ -94,15 +95,14 @@ impl Passthrough {
         granted: OpenOutFlags,
         permit: Permit,
     ) -> OpenOut {
-        // Nothing is to be brought back when such a handle closes, and locks are the guest's own.
-        let quiet = self.config.cache == CacheMode::Coherent && flags.access() == Access::Read;
-        let granted = if quiet { granted | OpenOutFlags::NOFLUSH } else { granted };
         let storage = self.storage_of(&inode, &fd);
         let file = OpenFile::new(fd, inode, storage, flags);
         if opens_no_files(cx) {
             return self.created_unopened(file, granted, permit);
         }
         let handle = self.files.insert(Arc::new(file), permit);
+        // Nothing is to be brought back when such a handle closes, and locks are the guest's own.
+        let granted = if flags.access() == Access::Read { granted | OpenOutFlags::NOFLUSH } else { granted };
         OpenOut { fh: handle.0, open_flags: granted.bits(), ..OpenOut::default() }
     }
 

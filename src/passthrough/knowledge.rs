@@ -1,7 +1,10 @@
 //! What one guest knows of one inode: its names, and what it was told.
 
 use crate::{
-    coherence::validation::Record,
+    coherence::{
+        habit::Habit,
+        validation::{Record, Seen},
+    },
     host::{Kind, Stat},
     protocol::NodeId,
 };
@@ -14,6 +17,8 @@ pub(super) struct Known {
     pub(super) record: Record,
     /// One of the names was seen to lead elsewhere, and none was looked up since.
     pub(super) strayed: bool,
+    /// Only of directories that were listed with attributes.
+    pub(super) habit: Option<Box<Habit>>,
 }
 
 impl Known {
@@ -29,6 +34,12 @@ impl Known {
             (_, [(parent, _)]) if found.nlink == 1 && !self.strayed && !self.record.is_written_to() => Some(*parent),
             _ => None,
         }
+    }
+
+    /// A directory is opened at this time. Says whether the guest keeps its listing.
+    pub(super) fn keeps_listing(&mut self, seen: &Seen, at: u32, valid: u32, asker: impl FnOnce() -> bool) -> bool {
+        let anew = |habit: &mut Box<Habit>| habit.is_wanted_anew(at, valid, asker);
+        self.record.grant_opendir(seen) && !self.habit.as_mut().is_some_and(anew)
     }
 
     /// The guest learns a name of an inode of this kind. Says whether it is new.

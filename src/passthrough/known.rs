@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     coherence::{
+        habit::Habit,
         validation::{Print, Seen, Telling, observe},
         walks::Asked,
     },
@@ -132,8 +133,28 @@ impl Passthrough {
     }
 
     /// How long this share has been served: enough to tell one moment from the next, wrapped or not.
-    fn milliseconds(&self) -> u32 {
+    pub(super) fn milliseconds(&self) -> u32 {
         self.began.elapsed().as_millis() as u32
+    }
+
+    /// The guest asks for the attributes of this inode, perhaps because it did not trust those that came with a listing.
+    pub(super) fn note_question(&self, cx: &Context, inode: &Inode) {
+        self.note_habit(inode, |habit| {
+            if habit.asked(self.milliseconds()) {
+                self.askers.add(cx.pid);
+            }
+        });
+    }
+
+    /// Takes note of what the guest does with an entry of a directory that it has listed.
+    pub(super) fn note_habit(&self, inode: &Inode, note: impl FnOnce(&mut Habit)) {
+        let parent = inode.known().and_then(|known| known.names().next().map(|(parent, _)| parent));
+        if let Some(dir) = parent.and_then(|parent| self.inodes.get(parent).ok())
+            && let Some(mut known) = dir.known()
+            && let Some(habit) = &mut known.habit
+        {
+            note(habit);
+        }
     }
 
     /// Whether the timestamps of an inode prove anything: not where other machines write to the same storage, and this

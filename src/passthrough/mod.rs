@@ -50,6 +50,7 @@ use self::{
 };
 use crate::{
     coherence::{
+        habit::Askers,
         policy::{CacheMode, Grants},
         validation::Printer,
         walks::Walks,
@@ -67,6 +68,7 @@ pub struct Passthrough {
     printer: Printer,
     /// Threads of that guest that were sent back to look again.
     walks: Walks,
+    askers: Askers,
     /// What moments are counted from.
     began: Instant,
     warned_of_remote: AtomicBool,
@@ -118,6 +120,7 @@ impl Passthrough {
             serves_xattrs: config.serves_xattrs(),
             printer: Printer::default(),
             walks: Walks::default(),
+            askers: Askers::default(),
             began: Instant::now(),
             warned_of_remote: AtomicBool::new(false),
             news: News::new(&config, root.as_fd(), &fds)?,

@@ -71,11 +71,13 @@ impl FileSystem for Passthrough {
 
     fn getattr(&self, cx: &Context, node: NodeId, handle: Option<HandleId>) -> Result<AttrOut> {
         let (inode, found) = self.asked(cx, node, handle)?;
+        self.note_question(cx, &inode);
         Ok(self.attr_out(cx, &inode, &found))
     }
 
     fn statx(&self, cx: &Context, node: NodeId, handle: Option<HandleId>, _: u32, _: u32) -> Result<StatxOut> {
         let (inode, found) = self.asked(cx, node, handle)?;
+        self.note_question(cx, &inode);
         Ok(self.statx_out(cx, &inode, &found))
     }
 

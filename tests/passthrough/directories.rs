@@ -331,3 +331,35 @@ fn settle(path: &std::path::Path) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+fn a_coherent_guest_that_asks_for_each_entry_by_itself_is_given_the_listing_anew() {
+    by_every_stream_in(CacheMode::Coherent, |stream, share| {
+        fs::create_dir(share.host("dir")).unwrap();
+        (0..10).for_each(|n| fs::write(share.host(&format!("dir/{n}")), "").unwrap());
+        settle(&share.host("dir"));
+        let client = share.client();
+        let dir = client.walk("dir").unwrap();
+        // Whether the guest keeps what it has; if not it lists again.
+        let list = || {
+            let open = client.opendir(dir).unwrap();
+            let keeps = open.open_flags & OpenOutFlags::KEEP_CACHE.bits() != 0;
+            if !keeps {
+                client.readdirplus(dir, open.fh, 0, 1 << 16).unwrap();
+            }
+            client.releasedir(dir, open.fh).unwrap();
+            keeps
+        };
+        let open_all = || {
+            for n in 0..10 {
+                let node = client.lookup(dir, &n.to_string()).unwrap().nodeid;
+                let open = client.open(node, libc::O_RDONLY).unwrap();
+                client.release(node, open.fh).unwrap();
+            }
+        };
+        assert_eq!([(); 2].map(|()| list()), [false, true], "{stream}: nothing was asked");
+        open_all();
+        assert!(!list(), "{stream}: a client that has read them asks for their attributes next");
+        assert!(list(), "{stream}: and has them now");
+    });
+}

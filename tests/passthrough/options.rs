@@ -7,7 +7,9 @@ use ferryfs::passthrough::{
     idmap::IdMap,
     xattr_map::{Internal, XattrMap},
 };
-use fuse_abi::{CopyFileRangeIn, GetxattrIn, InitFlags, Opcode, SetattrIn, SetattrValid, WriteFlags, WriteIn};
+use fuse_abi::{
+    CopyFileRangeIn, GetxattrIn, InitFlags, Opcode, OpenOutFlags, SetattrIn, SetattrValid, WriteFlags, WriteIn,
+};
 use zerocopy::IntoBytes;
 
 use crate::support::{
@@ -378,6 +380,9 @@ fn what_a_guest_may_keep_follows_the_cache_mode_in_every_reply() {
             assert_eq!((entry.entry_valid, entry.attr_valid), (seconds, seconds), "{mode}");
         }
         assert_eq!(opened.open_flags, mode.grants().file.bits(), "{mode}");
+        let read_only = client.open(found.nodeid, libc::O_RDONLY).unwrap();
+        let quiet = mode.grants().file | OpenOutFlags::NOFLUSH;
+        assert_eq!(read_only.open_flags, quiet.bits(), "{mode}: its FLUSH would bring back nothing");
         assert_eq!(client.opendir(ROOT).unwrap().open_flags, mode.grants().directory.bits(), "{mode}");
     }
 }
