@@ -15,12 +15,16 @@ const SEVERAL: u32 = 16;
 const NEAR: (u32, u32) = (2, 4);
 /// How many waits it takes to judge a way.
 const ENOUGH: u32 = 256;
-/// How much better the other way has to be, as a logarithm: an eighth.
+/// How much better looking has to be, as a logarithm: an eighth.
 const MARGIN: i64 = ONE * 3 / 16;
 /// How much a wait moves what is taken for the usual pace: in a trial, and of the way that has proved itself.
 const STEP: (i64, i64) = (ONE / 64, ONE / 1024);
-/// How long looking is tried, and sleeping: threads that sleep take that long to find their cores.
-const TRIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+/// A guest that comes back after so long begins something new. Its threads and the worker may share a core then: the worker
+/// sleeps for so much of the time before it tries to look.
+const NEW: Duration = Duration::from_millis(500);
+const BEGINNING: Duration = Duration::from_millis(300);
+/// How long looking is tried, and sleeping: threads that sleep take longer to find their cores.
+const TRIAL: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(100));
 /// For how long the better way stays before the other one is tried again, at first and at most.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(8));
 
@@ -58,6 +62,9 @@ impl Polling {
     pub(super) fn waited(&mut self, now: Instant) {
         let Some(last) = self.last.replace(now) else { return };
         self.pace = now.saturating_duration_since(last);
+        if self.pace > NEW {
+            self.trial = Trial::new();
+        }
         if self.several == 0 && self.pace < self.longest.saturating_mul(NEAR.1) {
             self.trial.add(self.pace);
         }
@@ -93,8 +100,8 @@ struct Trial {
 
 impl Trial {
     const fn new() -> Self {
-        let (now, best) = (Way::Look, Way::Look);
-        Self { now, best, best_pace: i64::MAX, pace: 0, waits: 0, left: TRIAL.0, patience: PATIENCE.0 }
+        let (now, best) = (Way::Sleep, Way::Sleep);
+        Self { now, best, best_pace: 0, pace: 0, waits: 0, left: BEGINNING, patience: PATIENCE.0 }
     }
 
     /// The guest came back after `pace`.
@@ -217,6 +224,19 @@ mod tests {
     #[test]
     fn a_worker_does_not_look_where_that_gains_next_to_nothing() {
         assert!(Game::new(LONGEST).play(60, 1, 145, |_| 150) <= 5);
+    }
+
+    #[test]
+    fn a_worker_sleeps_when_the_guest_begins_something_new() {
+        let mut game = Game::new(LONGEST);
+        assert!(game.play(60, 1, 20, |_| 50) >= 95);
+        assert!(game.polling.time().is_some());
+        for pace in [NEW * 2, Duration::from_micros(20)] {
+            game.now += pace;
+            game.polling.waited(game.now);
+            assert_eq!(game.polling.time(), None, "it may be faster asleep now");
+        }
+        assert!(game.play(60, 1, 20, |_| 50) >= 95);
     }
 
     #[test]
