@@ -84,17 +84,18 @@ impl Passthrough {
     ) -> Result<()> {
         self.scan(cx, node, args, |dir, entry| {
             keep_going(reply.push(self.shown_ino(dir, entry), entry.next, entry.kind, entry.name))
-        })
+        })?;
+        Ok(())
     }
 
-    /// Reads a directory from where the request says.
+    /// Reads a directory from where the request says. Gives it back.
     fn scan(
         &self,
         cx: &Context,
         node: NodeId,
         args: &ReadDirArgs,
         mut each: impl FnMut(&Inode, &Entry<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<Arc<OpenDirectory>> {
         let mut read = || {
             let dir = self.listed(cx, node, args.handle)?;
             let mut ended = true;
@@ -105,7 +106,7 @@ impl Passthrough {
             if ended {
                 self.scan_ended(cx, node);
             }
-            Ok(())
+            Ok(dir)
         };
         match read() {
             // Snapshots have used up their memory, and nobody else would give any back.
@@ -125,7 +126,7 @@ impl Passthrough {
         reply: &mut DirectoryReply<'_, '_>,
     ) -> Result<()> {
         let mut entries = 0_u32;
-        self.scan(cx, node, args, |dir, entry| {
+        let dir = self.scan(cx, node, args, |dir, entry| {
             // Asked first: a lookup that does not fit would have to be undone.
             if !reply.has_room_plus(entry.name) {
                 return ControlFlow::Break(());
@@ -139,9 +140,7 @@ impl Passthrough {
             entries = entries.saturating_add(u32::from(pushed));
             keep_going(pushed)
         })?;
-        if let Ok(dir) = self.inode(cx, node)
-            && let Some(mut known) = dir.known()
-        {
+        if let Some(mut known) = dir.inode.known() {
             known.habit.get_or_insert_default().listed(args.offset == 0, entries, self.milliseconds());
         }
         Ok(())

@@ -67,21 +67,24 @@ impl Polling {
         if self.pace > NEW {
             self.trial = Trial::new();
         }
-        if self.several == 0 && self.pace < self.longest.saturating_mul(NEAR.1) {
+        if self.several == 0 && self.is_near(NEAR.1) {
             self.trial.add(self.pace);
         }
     }
 
     /// How long to look now.
     pub(super) fn time(&self) -> Option<Duration> {
-        let looks = self.looks_at_several()
-            || self.several == 0 && self.trial.now == Way::Look && self.pace < self.longest.saturating_mul(NEAR.1);
-        looks.then_some(self.longest)
+        let looks_at_one = self.several == 0 && self.trial.now == Way::Look && self.is_near(NEAR.1);
+        (looks_at_one || self.looks_at_several()).then_some(self.longest)
     }
 
     /// Whether this worker looks, and the guest has several requests under way.
     pub(super) fn looks_at_several(&self) -> bool {
-        self.several > 0 && self.pace < self.longest.saturating_mul(NEAR.0)
+        self.several > 0 && self.is_near(NEAR.0)
+    }
+
+    fn is_near(&self, times: u32) -> bool {
+        self.pace < self.longest.saturating_mul(times)
     }
 }
 
@@ -109,22 +112,38 @@ impl Trial {
     /// The guest came back after `pace`.
     fn add(&mut self, pace: Duration) {
         self.left = self.left.saturating_sub(pace);
-        let pace = logarithm(pace);
+        self.follow(logarithm(pace));
+        if self.now == self.best { self.stay() } else { self.judge() }
+    }
+
+    fn follow(&mut self, pace: i64) {
         if self.waits == 0 {
             self.pace = pace;
         }
         self.waits = self.waits.saturating_add(1);
         let proved = self.now == self.best && self.waits > ENOUGH;
         self.pace += (pace - self.pace).signum() * if proved { STEP.1 } else { STEP.0 };
-        if self.now == self.best {
-            if self.left.is_zero() && self.now == Way::Sleep && self.pace < logarithm(SHARED) {
-                self.left = PATIENCE.0;
-            } else if self.left.is_zero() {
-                self.best_pace = self.pace;
-                let other = if self.best == Way::Look { Way::Sleep } else { Way::Look };
-                self.turn_to(other, if other == Way::Look { TRIAL.0 } else { TRIAL.1 });
-            }
-        } else if self.waits > ENOUGH && self.is_better() {
+    }
+
+    /// On the best way: it stays for its time.
+    fn stay(&mut self) {
+        if !self.left.is_zero() {
+            return;
+        }
+        if self.now == Way::Sleep && self.pace < logarithm(SHARED) {
+            self.left = PATIENCE.0;
+            return;
+        }
+        self.best_pace = self.pace;
+        match self.best {
+            Way::Look => self.turn_to(Way::Sleep, TRIAL.1),
+            Way::Sleep => self.turn_to(Way::Look, TRIAL.0),
+        }
+    }
+
+    /// On the other way, for a trial.
+    fn judge(&mut self) {
+        if self.waits > ENOUGH && self.is_better() {
             self.best = self.now;
             (self.left, self.patience) = (PATIENCE.0, PATIENCE.0 * 2);
         } else if self.left.is_zero() {
