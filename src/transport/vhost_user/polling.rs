@@ -8,8 +8,11 @@
 
 use std::time::{Duration, Instant};
 
-/// For how many waits the guest is believed to have several requests under way: they come one by one at times, too.
-const SEVERAL: u32 = 16;
+/// How many of this many times several requests came at once, of late: from half of them on, the guest has several under
+/// way. A program that waits for each request has another one beside it at times: it does not wait for its RELEASE.
+const SEVERAL: u32 = 1 << 16;
+/// How much one time counts.
+const OF_LATE: u32 = 16;
 /// A guest that came back later than so many times the longest look is not waited for: one with several requests under
 /// way, and one with a single one, whose wake-ups count.
 const NEAR: (u32, u32) = (2, 4);
@@ -41,7 +44,7 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct Polling {
     longest: Duration,
-    /// For how many more waits the guest is believed to have several requests under way.
+    /// How often several came at once, of [`SEVERAL`].
     several: u32,
     /// When requests came last, and how long after those before.
     last: Option<Instant>,
@@ -57,7 +60,8 @@ impl Polling {
 
     /// So many requests were taken at once.
     pub(super) fn took(&mut self, requests: usize) {
-        self.several = if requests > 1 { SEVERAL } else { self.several.saturating_sub(1) };
+        let now = if requests > 1 { SEVERAL / OF_LATE } else { 0 };
+        self.several = self.several - self.several / OF_LATE + now;
     }
 
     /// The worker had to wait for what came now.
@@ -67,20 +71,24 @@ impl Polling {
         if self.pace > NEW {
             self.trial = Trial::new();
         }
-        if self.several == 0 && self.is_near(NEAR.1) {
+        if !self.are_several() && self.is_near(NEAR.1) {
             self.trial.add(self.pace);
         }
     }
 
     /// How long to look now.
     pub(super) fn time(&self) -> Option<Duration> {
-        let looks_at_one = self.several == 0 && self.trial.now == Way::Look && self.is_near(NEAR.1);
+        let looks_at_one = !self.are_several() && self.trial.now == Way::Look && self.is_near(NEAR.1);
         (looks_at_one || self.looks_at_several()).then_some(self.longest)
     }
 
     /// Whether this worker looks, and the guest has several requests under way.
     pub(super) fn looks_at_several(&self) -> bool {
-        self.several > 0 && self.is_near(NEAR.0)
+        self.are_several() && self.is_near(NEAR.0)
+    }
+
+    fn are_several(&self) -> bool {
+        self.several >= SEVERAL / 2
     }
 
     fn is_near(&self, times: u32) -> bool {
