@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const FEW: u32 = 4;
 /// As are those about a small part of a directory.
 const PART: u32 = 8;
-/// For how many opens it is believed that the guest goes on as it did, at first and at most.
-const OPENS: (u8, u8) = (2, 32);
+/// For how many opens it is believed that the guest goes on as it did, at first and at most. To be wrong costs a listing; not to
+/// believe it, a question for each entry.
+const OPENS: (u8, u8) = (8, 64);
 
 /// How a guest uses the listing of one directory.
 #[derive(Debug)]
@@ -23,8 +24,11 @@ pub struct Habit {
     /// no longer trusts its attributes.
     asked: u32,
     opened: u32,
-    /// When attributes came last, in milliseconds of any clock.
+    /// When attributes came last and when the directory was opened last, in milliseconds of any clock.
     at: u32,
+    open_at: u32,
+    /// How long after it opens the directory the guest looks at what is in it.
+    lag: u32,
     /// Whether the listing was kept at the last open.
     kept: bool,
     /// For how many more opens a new listing is better, and for how many the next time.
@@ -34,15 +38,15 @@ pub struct Habit {
 
 impl Default for Habit {
     fn default() -> Self {
-        Self { entries: 0, asked: 0, opened: 0, at: 0, kept: false, opens: 0, patience: OPENS.0 }
+        Self { entries: 0, asked: 0, opened: 0, at: 0, open_at: 0, lag: 0, kept: false, opens: 0, patience: OPENS.0 }
     }
 }
 
 impl Habit {
     /// So many entries were listed with their attributes, from the start of the directory or further on.
     pub fn listed(&mut self, from_start: bool, entries: u32, at: u32) {
-        let before = if from_start { 0 } else { self.entries };
-        *self = Self { entries: before.saturating_add(entries), asked: 0, opened: 0, at, ..*self };
+        let (before, open_at) = if from_start { (0, at) } else { (self.entries, self.open_at) };
+        *self = Self { entries: before.saturating_add(entries), asked: 0, opened: 0, at, open_at, ..*self };
     }
 
     /// The attributes of an entry were asked for. Says whether by now a listing would have been cheaper.
@@ -50,7 +54,11 @@ impl Habit {
         self.at = at;
         self.asked = self.asked.saturating_add(1);
         self.weigh(self.asked, self.opened);
-        self.asked == self.many()
+        let many = self.asked == self.many();
+        if many {
+            self.lag = at.wrapping_sub(self.open_at);
+        }
+        many
     }
 
     /// An entry was opened.
@@ -73,8 +81,12 @@ impl Habit {
     /// The directory is opened, and its listing is still true. Says whether the guest should list it anew for the
     /// attributes, which it trusts for `valid` milliseconds. `asker` tells whether the one who opens it is known to ask.
     pub fn is_wanted_anew(&mut self, at: u32, valid: u32, asker: impl FnOnce() -> bool) -> bool {
-        let trusted = self.opened == 0 && at.wrapping_sub(self.at) < valid;
-        if trusted || valid == 0 {
+        self.open_at = at;
+        // One who lists all directories before it looks at what is in them does so faster when it needs not ask.
+        let is_late = self.lag >= valid.saturating_mul(2);
+        let lag = if is_late { 0 } else { self.lag };
+        let trusted = self.opened == 0 && at.wrapping_sub(self.at).saturating_add(lag) < valid;
+        if trusted || is_late || valid == 0 {
             return false;
         }
         if self.kept && self.asked.max(self.opened) < self.many() {
@@ -193,11 +205,23 @@ mod tests {
     #[test]
     fn attributes_that_are_still_trusted_need_no_listing() {
         let mut habit = Habit::default();
-        habit.listed(true, 10, 0);
+        habit.listed(true, 10, 500);
         (0..10).for_each(|_| _ = habit.asked(500));
         assert!(!habit.is_wanted_anew(1499, VALID, NOBODY));
         assert!(habit.is_wanted_anew(1500, VALID, NOBODY));
         assert!(!habit.is_wanted_anew(9000, 0, NOBODY), "where none are, no listing helps");
+    }
+
+    #[test]
+    fn a_guest_that_looks_at_entries_long_after_it_listed_them_lists_them_anew_before_they_expire() {
+        for (lag, anew) in [(0, false), (399, false), (400, true), (1999, true), (2000, false)] {
+            let mut habit = Habit::default();
+            habit.listed(true, 10, 0);
+            assert!(!habit.is_wanted_anew(5000, VALID, NOBODY));
+            (0..10).for_each(|_| _ = habit.asked(5000 + lag));
+            habit.listed(true, 10, 9400);
+            assert_eq!(habit.is_wanted_anew(10_000, VALID, NOBODY), anew, "{lag}");
+        }
     }
 
     #[test]
