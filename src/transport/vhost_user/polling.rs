@@ -28,8 +28,9 @@ const NEW: Duration = Duration::from_millis(500);
 const BEGINNING: Duration = Duration::from_millis(300);
 /// A guest that usually comes back sooner although the worker slept shares its core: looking would drive them apart.
 const SHARED: Duration = Duration::from_micros(10);
-/// How long looking is tried, and sleeping: threads that sleep take longer to find their cores.
-const TRIAL: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(100));
+/// How long looking is tried, and sleeping. Threads that shared a core take about half of the first to leave it, and threads
+/// that sleep longer to find their cores.
+const TRIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(100));
 /// For how long the better way stays before the other one is tried again, at first and at most.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(8));
 
