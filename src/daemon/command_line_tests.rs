@@ -103,6 +103,7 @@ const BY_NAME: &[Row] = &[
     // Who starts the daemon may have options of its own before the user's.
     ("--cache=auto --cache=coherent", |o| o.file_system.cache == CacheMode::Coherent),
     ("--no-open --cache always", |o| o.file_system.no_open),
+    ("--no-statx", |o| o.file_system.no_statx),
     ("--dir-stream snapshot", |o| o.file_system.dir_stream == Some(DirStreamKind::Snapshot)),
     ("--entry-timeout 1.5", |o| o.file_system.entry_timeout == Some(Duration::from_millis(1500))),
     ("--attr-timeout 0", |o| o.file_system.attr_timeout == Some(Duration::ZERO)),

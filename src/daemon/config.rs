@@ -58,6 +58,7 @@ impl FileSystemOptions {
             notify: self.notify,
             event_file: self.event_file()?,
             no_open: self.no_open,
+            no_statx: self.no_statx,
             dir_stream: self.dir_stream,
             announce_submounts: self.announces_submounts(),
             inode_file_handles: self.inode_file_handles,

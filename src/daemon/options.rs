@@ -165,6 +165,10 @@ pub struct FileSystemOptions {
     /// --cache=always)
     #[arg(long)]
     pub no_open: bool,
+    /// Do not tell when files were born: programs that ask (those in Rust and Node.js always do) need no request for each
+    /// file then
+    #[arg(long)]
+    pub no_statx: bool,
     /// How directories are listed [default: getdents, but snapshot with --no-open, and on tmpfs, whose own cookies do
     /// not hold]
     #[arg(long, value_enum)]

@@ -61,6 +61,9 @@ pub struct Config {
     /// Let the guest open files and directories without asking, where it can: what is read and written is named by its
     /// inode. Goes with [`CacheMode::Always`] only. `dir_stream` is then snapshots unless it says otherwise.
     pub no_open: bool,
+    /// Answer STATX with `ENOSYS`. No other reply tells when an object was born, so that a Linux guest asks for each inode
+    /// once more, the first time a program wants to know; many want to and never look.
+    pub no_statx: bool,
     /// How directories are read. By default with the kernel's cookies, but in snapshots where those do not hold: tmpfs
     /// starts over or repeats names when the next entry of a scan is removed or replaced (seen on Linux 6.18).
     pub dir_stream: Option<StreamKind>,
@@ -105,6 +108,7 @@ impl Default for Config {
             event_file: None,
             watch_budget: WATCHES,
             no_open: false,
+            no_statx: false,
             dir_stream: None,
             contained: false,
             announce_submounts: true,

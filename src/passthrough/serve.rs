@@ -1,6 +1,6 @@
 //! [`FileSystem`] for [`Passthrough`]: each operation leads to its own module.
 
-use fuse_abi::{AttrOut, EntryOut, Kstatfs, OpenOut, StatxOut};
+use fuse_abi::{AttrOut, EntryOut, Errno, Kstatfs, OpenOut, StatxOut};
 
 use super::Passthrough;
 use crate::protocol::{
@@ -76,6 +76,9 @@ impl FileSystem for Passthrough {
     }
 
     fn statx(&self, cx: &Context, node: NodeId, handle: Option<HandleId>, _: u32, _: u32) -> Result<StatxOut> {
+        if self.config.no_statx {
+            return Err(Errno::ENOSYS.into());
+        }
         let (inode, found) = self.asked(cx, node, handle)?;
         self.note_question(cx, &inode);
         Ok(self.statx_out(cx, &inode, &found))

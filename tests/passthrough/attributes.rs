@@ -160,6 +160,15 @@ fn statx_says_when_an_object_was_born() {
 }
 
 #[test]
+fn a_share_without_statx_says_that_there_is_none_and_tells_attributes_as_ever() {
+    let share = Share::with(|config| config.no_statx = true);
+    let client = share.client();
+    let (file, _) = open_file(&client, "file");
+    assert_eq!(client.statx(file).unwrap_err(), Errno::ENOSYS);
+    assert_eq!(client.getattr(file).unwrap().nlink, 1);
+}
+
+#[test]
 fn access_is_decided_by_the_bits_that_concern_the_caller() {
     if needs_root() {
         return;
