@@ -177,8 +177,11 @@ impl Passthrough {
 
     pub(super) fn sync_directory(&self, cx: &Context, node: NodeId, handle: HandleId, data_only: bool) -> Result<()> {
         let dir = self.directory_for(cx, node, handle)?;
-        cx.leave_to_block()?;
-        Ok(host::sync_file(dir.stream.descriptor().as_fd(), data_only)?)
+        let fd = dir.stream.descriptor();
+        if self.mounts.storage(&dir.inode.identity, fd.as_fd()) != Storage::Memory {
+            cx.leave_to_block()?;
+        }
+        Ok(host::sync_file(fd.as_fd(), data_only)?)
     }
 }
 

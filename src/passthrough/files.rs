@@ -211,7 +211,9 @@ impl Passthrough {
 
     pub(super) fn sync_file(&self, cx: &Context, node: NodeId, handle: HandleId, data_only: bool) -> Result<()> {
         let file = self.file_for(cx, node, handle, Need::Any)?;
-        cx.leave_to_block()?;
+        if file.storage != Storage::Memory {
+            cx.leave_to_block()?;
+        }
         Ok(host::sync_file(file.fd.as_fd(), data_only)?)
     }
 

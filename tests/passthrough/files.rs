@@ -376,6 +376,23 @@ fn renames_replace_swap_and_leave_whiteouts() {
 }
 
 #[test]
+fn what_is_in_memory_is_synchronized_where_it_is_asked() {
+    let Some(memory) = memory_directory() else {
+        skipped("no directory in memory");
+        return;
+    };
+    let share = Share::of(memory, |_| {});
+    let client = share.client();
+    let (node, file) = open_file(&client, "file");
+    let dir = client.opendir(ROOT).unwrap().fh;
+    for (opcode, node, handle) in [(fuse_abi::Opcode::Fsync, node, file), (fuse_abi::Opcode::Fsyncdir, ROOT, dir)] {
+        let mut message = client.message(opcode, node, &[&handle.to_ne_bytes(), &[0; 8]], 64);
+        message.may_block = false;
+        assert_eq!(client.send(message), Answer::Done(Vec::new()), "{opcode:?}");
+    }
+}
+
+#[test]
 fn what_is_written_reaches_the_host_at_once_and_the_disk_when_asked() {
     let share = Share::new();
     let client = share.client();
