@@ -27,7 +27,7 @@ const STEP: (i64, i64) = (ONE / 64, ONE / 1024);
 const NEW: Duration = Duration::from_millis(500);
 const BEGINNING: Duration = Duration::from_millis(300);
 /// A guest that usually comes back sooner although the worker slept shares its core: looking would drive them apart.
-const SHARED: Duration = Duration::from_micros(10);
+const SHARED: Duration = Duration::from_micros(20);
 /// How long looking is tried, and sleeping. Threads that shared a core take about half of the first to leave it, and threads
 /// that sleep longer to find their cores.
 const TRIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(100));
