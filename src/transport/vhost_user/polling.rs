@@ -25,7 +25,7 @@ const STEP: (i64, i64) = (ONE / 64, ONE / 1024);
 /// A guest that comes back after so long begins something new. Its threads and the worker may share a core then: the worker
 /// sleeps for so much of the time before it tries to look.
 const NEW: Duration = Duration::from_millis(500);
-const BEGINNING: Duration = Duration::from_millis(300);
+const BEGINNING: Duration = Duration::from_millis(150);
 /// A guest that usually comes back sooner although the worker slept shares its core: looking would drive them apart.
 const SHARED: Duration = Duration::from_micros(20);
 /// How long looking is tried, and sleeping. Threads that shared a core take about half of the first to leave it, and threads
