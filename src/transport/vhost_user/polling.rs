@@ -206,10 +206,17 @@ mod tests {
             Self { polling: Polling::new(longest), now: Instant::now(), sleeps_since: None }
         }
 
-        /// For how much of `seconds` it looked, in percent. The guest takes `requests` to come at a time, so many
+        /// For how much of `seconds` it looked, in percent. So many `requests` come at a time, in turn, and so many
         /// microseconds after the last when looked for, and what `asleep` says, of how long there was no looking, else.
-        fn play(&mut self, seconds: u64, requests: usize, look: u64, mut asleep: impl FnMut(Duration) -> u64) -> u128 {
+        fn play(
+            &mut self,
+            seconds: u64,
+            requests: &[usize],
+            look: u64,
+            mut asleep: impl FnMut(Duration) -> u64,
+        ) -> u128 {
             let (began, mut looked) = (self.now, Duration::ZERO);
+            let mut requests = requests.iter().cycle();
             while self.now - began < Duration::from_secs(seconds) {
                 let looks = self.polling.time().is_some();
                 if looks {
@@ -220,7 +227,7 @@ mod tests {
                 let pace = self.sleeps_since.map_or(look, |since| asleep(self.now - since));
                 self.now += Duration::from_micros(pace);
                 looked += Duration::from_micros(if looks { pace } else { 0 });
-                self.polling.took(requests);
+                self.polling.took(*requests.next().unwrap());
                 self.polling.waited(self.now);
             }
             looked.as_micros() * 100 / (self.now - began).as_micros()
@@ -229,23 +236,23 @@ mod tests {
 
     #[test]
     fn a_worker_looks_for_a_guest_that_comes_back_sooner_then() {
-        assert!(Game::new(LONGEST).play(60, 1, 20, |_| 50) >= 95);
+        assert!(Game::new(LONGEST).play(60, &[1], 20, |_| 50) >= 95);
     }
 
     #[test]
     fn a_worker_sleeps_where_guest_and_worker_are_faster_in_turn() {
-        assert!(Game::new(LONGEST).play(60, 1, 20, |_| 15) <= 2);
+        assert!(Game::new(LONGEST).play(60, &[1], 20, |_| 15) <= 2);
     }
 
     #[test]
     fn a_worker_that_shares_a_core_with_the_guest_never_tries_to_look() {
-        assert_eq!(Game::new(LONGEST).play(60, 1, 2, |_| 6), 0);
+        assert_eq!(Game::new(LONGEST).play(60, &[1], 2, |_| 6), 0);
     }
 
     #[test]
     fn a_worker_sleeps_long_enough_to_see_threads_find_their_cores() {
         let slow_at_first = |slept: Duration| if slept < Duration::from_millis(115) { 85 } else { 6 };
-        assert!(Game::new(LONGEST).play(60, 1, 20, slow_at_first) <= 5);
+        assert!(Game::new(LONGEST).play(60, &[1], 20, slow_at_first) <= 5);
     }
 
     #[test]
@@ -255,56 +262,63 @@ mod tests {
             waits += 1;
             if waits % 5 < 2 { 85 } else { 6 }
         };
-        assert!(Game::new(LONGEST).play(60, 1, 25, mostly_fast) <= 5);
+        assert!(Game::new(LONGEST).play(60, &[1], 25, mostly_fast) <= 5);
     }
 
     #[test]
     fn a_worker_does_not_look_where_that_gains_next_to_nothing() {
-        assert!(Game::new(LONGEST).play(60, 1, 145, |_| 150) <= 5);
+        assert!(Game::new(LONGEST).play(60, &[1], 145, |_| 150) <= 5);
     }
 
     #[test]
     fn a_worker_sleeps_when_the_guest_begins_something_new() {
         let mut game = Game::new(LONGEST);
-        assert!(game.play(60, 1, 20, |_| 50) >= 95);
+        assert!(game.play(60, &[1], 20, |_| 50) >= 95);
         assert!(game.polling.time().is_some());
         for pace in [NEW * 2, Duration::from_micros(20)] {
             game.now += pace;
             game.polling.waited(game.now);
             assert_eq!(game.polling.time(), None, "it may be faster asleep now");
         }
-        assert!(game.play(60, 1, 20, |_| 50) >= 95);
+        assert!(game.play(60, &[1], 20, |_| 50) >= 95);
     }
 
     #[test]
     fn a_worker_changes_its_mind_when_the_guest_does() {
         let mut game = Game::new(LONGEST);
-        assert!(game.play(60, 1, 20, |_| 6) <= 2);
-        assert!(game.play(60, 1, 20, |_| 50) >= 80);
-        assert!(game.play(60, 1, 20, |_| 6) <= 20);
+        assert!(game.play(60, &[1], 20, |_| 6) <= 2);
+        assert!(game.play(60, &[1], 20, |_| 50) >= 80);
+        assert!(game.play(60, &[1], 20, |_| 6) <= 20);
     }
 
     #[test]
     fn a_worker_does_not_look_for_a_guest_that_takes_long() {
         for requests in [1, 4] {
-            assert_eq!(Game::new(LONGEST).play(60, requests, 5000, |_| 5000), 0);
+            assert_eq!(Game::new(LONGEST).play(60, &[requests], 5000, |_| 5000), 0);
         }
     }
 
     #[test]
     fn a_worker_looks_for_a_guest_with_several_requests_under_way_whatever_it_learned_of_single_ones() {
         let mut game = Game::new(LONGEST);
-        assert!(game.play(60, 1, 20, |_| 6) <= 2);
-        assert!(game.play(1, 5, 20, |_| 6) >= 99);
+        assert!(game.play(60, &[1], 20, |_| 6) <= 2);
+        assert!(game.play(1, &[5], 20, |_| 6) >= 99);
         assert!(game.polling.looks_at_several());
-        assert!(game.play(5, 1, 20, |_| 6) <= 5);
+        assert!(game.play(5, &[1], 20, |_| 6) <= 5);
+    }
+
+    #[test]
+    fn a_guest_that_waits_for_most_of_its_requests_has_not_several_under_way() {
+        let waits_for_no_release = [1, 1, 2];
+        assert!(Game::new(LONGEST).play(60, &waits_for_no_release, 40, |_| 25) <= 5);
+        assert!(Game::new(LONGEST).play(60, &waits_for_no_release, 20, |_| 50) >= 95);
     }
 
     #[test]
     fn a_worker_that_is_not_to_look_never_does() {
         for requests in [1, 5] {
             let mut game = Game::new(Duration::ZERO);
-            assert_eq!(game.play(10, requests, 2, |_| 2), 0);
+            assert_eq!(game.play(10, &[requests], 2, |_| 2), 0);
             assert!(!game.polling.looks_at_several());
         }
     }
