@@ -103,6 +103,10 @@ bench: build ## speed beside virtiofsd, workload by workload in turn (15 minutes
 	    target/release/ferryfs-bench --peer "$$(command -v virtiofsd || echo none)" \
 	    $(if $(ARGS),$(ARGS),--report docs/performance.md)
 
+.PHONY: bench-guest
+bench-guest: build ## the requests that real programs make in a guest, counted by its kernel (4 minutes)
+	@tests/e2e/requests $(ARGS)
+
 .PHONY: bench-scale
 bench-scale: build ## what a thousand to a million names cost: CPU time, memory, descriptors; writes docs/performance.md
 	@target/release/ferryfs-bench --scale 1000,10000,100000,1000000 --report docs/performance.md $(ARGS)
