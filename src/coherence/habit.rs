@@ -83,16 +83,15 @@ impl Habit {
     pub fn is_wanted_anew(&mut self, at: u32, valid: u32, asker: impl FnOnce() -> bool) -> bool {
         self.open_at = at;
         // One who lists all directories before it looks at what is in them does so faster when it needs not ask.
-        let is_late = self.lag >= valid.saturating_mul(2);
-        let lag = if is_late { 0 } else { self.lag };
-        let trusted = self.opened == 0 && at.wrapping_sub(self.at).saturating_add(lag) < valid;
-        if trusted || is_late || valid == 0 {
+        let too_late = self.lag >= valid.saturating_mul(2);
+        let trusted = self.opened == 0 && at.wrapping_sub(self.at).saturating_add(self.lag) < valid;
+        if trusted {
             return false;
         }
         if self.kept && self.asked.max(self.opened) < self.many() {
             self.patience = OPENS.0;
         }
-        let wanted = self.opens > 0 || (self.entries >= FEW && asker());
+        let wanted = !too_late && (self.opens > 0 || (self.entries >= FEW && asker()));
         self.opens = self.opens.saturating_sub(1);
         (self.asked, self.opened, self.kept) = (0, 0, !wanted);
         wanted
@@ -222,6 +221,16 @@ mod tests {
             habit.listed(true, 10, 9400);
             assert_eq!(habit.is_wanted_anew(10_000, VALID, NOBODY), anew, "{lag}");
         }
+    }
+
+    #[test]
+    fn a_guest_that_once_looked_much_later_is_not_held_to_it() {
+        let (mut habit, mut now) = (Habit::default(), 0);
+        habit.listed(true, 10, now);
+        now = 100_000;
+        (0..10).for_each(|_| _ = habit.asked(now));
+        assert_eq!(go_through(&mut habit, &mut now, 10, false, true), 10, "a listing might be too old by then");
+        assert_eq!(go_through(&mut habit, &mut now, 10, false, true), 2);
     }
 
     #[test]

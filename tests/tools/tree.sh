@@ -24,6 +24,13 @@ make_tree() {
 
 commit() { git -C "$1" -c user.name=bench -c user.email=bench@localhost commit -qm "$2"; }
 
+# inserts COUNT: so many transactions for SQLite.
+inserts() {
+    local number
+    echo 'CREATE TABLE t(a, b);'
+    for ((number = 0; number < $1; number++)); do echo "BEGIN; INSERT INTO t VALUES($number, 'some text'); COMMIT;"; done
+}
+
 # take_counts PID FILE: the requests that a bridge carried since the last time, in a line: all, and by opcode.
 take_counts() {
     rm -f "$2"

@@ -8,10 +8,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How many of this many times several requests came at once, of late: from half of them on, the guest has several under
-/// way. A program that waits for each request has another one beside it at times: it does not wait for its RELEASE.
+/// Stands for all the times that requests came, of late. Where several came at once in half of them, the guest has several
+/// under way. A program that waits for each request has another beside it at times: it does not wait for its RELEASE.
 const SEVERAL: u32 = 1 << 16;
-/// How much one time counts.
+/// For how many times "of late" is.
 const OF_LATE: u32 = 16;
 /// A guest that came back later than so many times the longest look is not waited for: one with several requests under
 /// way, and one with a single one, whose wake-ups count.
